@@ -1,0 +1,333 @@
+/* moonfold.h: the whole public C API of libmoonfold, an SE(3) modeling toolkit.
+ *
+ * The LuaJIT binding reads this very file: after dropping lines that start with '#', what remains is
+ * comments, enums, opaque types, plain structs and prototypes. Nothing else may be written here.
+ *
+ *     mf_ctx *ctx;  mf_tensor *x, *w, *y;
+ *     mf_ctx_open(&ctx);
+ *     mf_tensor_empty(&x, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){128, 256});
+ *     ...
+ *     if (mf_matmul(&y, x, w) != MF_OK) fprintf(stderr, "%s\n", mf_error_text());
+ *     mf_tensor_release(y);
+ *
+ * Conventions
+ *   Status    functions return MF_OK or a negative code; the text waits in mf_error_text(), one line, per thread
+ *   Results   leave through `out` parameters, which come first; *out is NULL on every failure
+ *   Owning    a pointer-to-pointer out is yours: release it. A returned pointer is borrowed
+ *   Axes      from 0; negative counts from the end. Error texts count axes from 1
+ *   Shapes    row-major, strides count elements; at most MF_MAX_DIMS axes
+ *   Packing   a batch is ONE residue axis; an mf_packing says where each sequence begins (no padding)
+ *   Gradients operators record themselves when an input requires a gradient; const covers shape and
+ *             contents, the reference count is outside it
+ */
+#ifndef MOONFOLD_H
+#define MOONFOLD_H
+#include <stddef.h>
+#include <stdint.h>
+#pragma GCC visibility push(default)
+
+typedef int mf_status;
+enum {
+    MF_OK = 0,
+    MF_ESHAPE = -1,    /* shapes do not fit */
+    MF_EDTYPE = -2,    /* element types do not fit */
+    MF_EDEVICE = -3,   /* tensors live on different devices, or the device is absent */
+    MF_EVALUE = -4,    /* a parameter is out of range */
+    MF_ENOMEM = -5,    /* an allocation failed; nothing was changed */
+    MF_EIO = -6,       /* the operating system refused a file */
+    MF_EFORMAT = -7,   /* a file is not what it says it is */
+    MF_ESUPPORT = -8,  /* the backend has no kernel for this */
+    MF_ESTATE = -9     /* the object is not in a state that allows this */
+};
+
+enum { MF_FLOAT32, MF_FLOAT64, MF_BFLOAT16, MF_FLOAT16, MF_INT32, MF_INT64, MF_BOOL, MF_DTYPE_COUNT };
+enum { MF_CPU = 0, MF_NULL = 256, MF_CUDA = 512 };            /* a device is kind + index: MF_CUDA + 1 */
+enum { MF_MAX_DIMS = 8 };
+enum { MF_EXACT, MF_FP16, MF_BF16, MF_TF32 };                 /* what matrix products round their operands to */
+
+typedef struct mf_ctx mf_ctx;             /* devices, limits, the record of operations */
+typedef struct mf_tensor mf_tensor;       /* a strided view of a storage, reference counted */
+typedef struct mf_packing mf_packing;     /* lengths and offsets of packed sequences, immutable */
+typedef struct mf_walk mf_walk;           /* a backward pass under way */
+typedef struct mf_archive mf_archive;     /* an open safetensors file, memory mapped */
+typedef struct mf_structure mf_structure; /* models, chains, residues and atoms of one structure */
+
+/* ---- errors and library ---- */
+const char *mf_error_text(void);                              /* the last failure of this thread, one line */
+const char *mf_version(void);
+const char *mf_status_name(mf_status status);
+const char *mf_dtype_name(int dtype);
+int64_t mf_dtype_bytes(int dtype);
+
+/* ---- context ---- */
+mf_status mf_ctx_open(mf_ctx **out);
+void mf_ctx_release(mf_ctx *ctx);                             /* legal before its tensors go: it lives until the last */
+mf_status mf_ctx_threads(mf_ctx *ctx, int threads);           /* CPU threads, 0 for all cores */
+int mf_ctx_thread_count(const mf_ctx *ctx);
+int mf_grad_enabled(const mf_ctx *ctx);
+int mf_grad_enable(mf_ctx *ctx, int enabled);                 /* returns the previous setting */
+
+/* What a device holds. `soft_limit` is where mf_memory_pressure() starts to ask for a collection. */
+typedef struct mf_memory {
+    int64_t live;         /* bytes in storages now */
+    int64_t peak;         /* the largest `live` since the last reset */
+    int64_t storages;     /* storages alive */
+    int64_t allocations;  /* storages ever made */
+    int64_t limit;        /* hard limit in bytes, 0 for none */
+    int64_t soft_limit;   /* bytes; grows by 1.4 when a collection frees too little */
+} mf_memory;
+mf_status mf_memory_get(mf_memory *out, const mf_ctx *ctx, int device);
+mf_status mf_memory_reset_peak(mf_ctx *ctx, int device);
+mf_status mf_memory_limit(mf_ctx *ctx, int device, int64_t bytes);
+int mf_memory_pressure(const mf_ctx *ctx);                    /* 1 when a host's collector should run now */
+void mf_memory_collected(mf_ctx *ctx);                        /* the host has collected: adapt the soft limit */
+void mf_memory_fail_at(mf_ctx *ctx, int64_t nth);             /* tests: the nth allocation from now fails; 0 stops */
+int64_t mf_memory_report(const mf_ctx *ctx, char *text, int64_t bytes); /* the largest live tensors, a line each */
+
+/* ---- random numbers: Philox 4x32-10; draw i of a call is a function of (seed, stream, counter + i) ---- */
+typedef struct mf_rng {
+    uint64_t seed;     /* the key */
+    uint64_t stream;   /* separates uses: times, noise, shuffling */
+    uint64_t counter;  /* advances by what was drawn; save all three to resume */
+} mf_rng;
+mf_rng *mf_ctx_rng(mf_ctx *ctx);                              /* the context's own generator (dropout, default draws) */
+mf_status mf_random_uniform(mf_tensor *x, mf_rng *rng, double lo, double hi);        /* in place, [lo, hi) */
+mf_status mf_random_normal(mf_tensor *x, mf_rng *rng, double mean, double deviation);
+mf_status mf_random_truncated(mf_tensor *x, mf_rng *rng, double deviation);          /* N(0, deviation) cut at two of them */
+mf_status mf_random_rotations(mf_tensor *x, mf_rng *rng);                            /* (..., 3, 3), uniform on SO(3) */
+mf_status mf_random_igso3(mf_tensor *x, mf_rng *rng, const mf_tensor *sigma);        /* (n, 3) vectors; sigma (n) or (1): flow.md 1.6 */
+mf_status mf_random_permutation(mf_tensor *x, mf_rng *rng);                          /* int32 or int64 (n) */
+double mf_random_number(mf_rng *rng);                                                /* one double in [0, 1) */
+
+/* ---- tensors ---- */
+mf_status mf_tensor_empty(mf_tensor **out, mf_ctx *ctx, int device, int dtype, int ndim, const int64_t *shape);
+mf_status mf_tensor_full(mf_tensor **out, mf_ctx *ctx, int device, int dtype, int ndim, const int64_t *shape, double value);
+mf_status mf_tensor_from(mf_tensor **out, mf_ctx *ctx, int device, int dtype, int ndim, const int64_t *shape, const void *data);
+mf_tensor *mf_tensor_retain(mf_tensor *x);
+void mf_tensor_release(mf_tensor *x);
+void mf_tensor_drop(mf_tensor *x);                            /* frees the values now; the handle stays and says so when used */
+int mf_tensor_dropped(const mf_tensor *x);
+int64_t mf_tensor_id(const mf_tensor *x);                     /* never reused */
+mf_ctx *mf_tensor_ctx(const mf_tensor *x);
+int mf_tensor_device(const mf_tensor *x);
+int mf_tensor_dtype(const mf_tensor *x);
+int mf_tensor_ndim(const mf_tensor *x);
+int64_t mf_tensor_size(const mf_tensor *x, int axis);
+int64_t mf_tensor_stride(const mf_tensor *x, int axis);
+int64_t mf_tensor_count(const mf_tensor *x);                  /* elements */
+int64_t mf_tensor_bytes(const mf_tensor *x);                  /* elements times their size */
+int64_t mf_tensor_version(const mf_tensor *x);                /* in-place writes so far */
+int mf_tensor_contiguous(const mf_tensor *x);
+mf_status mf_tensor_read(void *data, int64_t bytes, const mf_tensor *x);             /* row-major copy to the host */
+mf_status mf_tensor_write(mf_tensor *x, const void *data, int64_t bytes);            /* row-major copy from the host, in place */
+mf_status mf_tensor_item(double *out, const mf_tensor *x);                           /* the value of a one-element tensor */
+
+/* In place; each counts a new version. An error on a tensor that is being recorded. */
+mf_status mf_tensor_fill(mf_tensor *x, double value);
+mf_status mf_tensor_copy(mf_tensor *x, const mf_tensor *from);                       /* casts and broadcasts, any device */
+mf_status mf_tensor_axpy(mf_tensor *x, double a, const mf_tensor *y);                /* x += a y */
+mf_status mf_tensor_scale(mf_tensor *x, double a);                                   /* x *= a */
+
+/* ---- gradients ---- */
+int mf_tensor_requires_grad(const mf_tensor *x);
+mf_status mf_tensor_require_grad(mf_tensor *x, int required);                        /* leaves only, floating types */
+mf_status mf_tensor_grad(mf_tensor **out, const mf_tensor *x);                       /* *out NULL when there is none; release it */
+mf_status mf_tensor_set_grad(mf_tensor *x, const mf_tensor *grad);                   /* NULL forgets it */
+mf_status mf_detach(mf_tensor **out, const mf_tensor *x);                            /* same values, no history */
+
+/* A backward pass. `mf_walk_step` runs until it is done (*function = 0) or reaches a differentiable
+ * function that the host wrote: then *function is its id, mf_walk_cotangent gives the gradient of each output
+ * (NULL: none came), mf_walk_give takes the gradient of each input, and the next step goes on. C never calls back.
+ * Every node's saved tensors are freed as it is passed, unless `retain`. Leaves accumulate (+=). */
+mf_status mf_walk_begin(mf_walk **out, const mf_tensor *root, const mf_tensor *cotangent, int retain);
+mf_status mf_walk_step(mf_walk *walk, int64_t *function);
+const mf_tensor *mf_walk_cotangent(const mf_walk *walk, int output);
+mf_status mf_walk_give(mf_walk *walk, int input, const mf_tensor *gradient);
+void mf_walk_end(mf_walk *walk);                              /* always, also after an error */
+mf_status mf_function_record(mf_ctx *ctx, int64_t *id, const mf_tensor *const *in, int n_in, mf_tensor *const *out, int n_out);
+int64_t mf_function_dropped(mf_ctx *ctx);                     /* the id of a function whose graph is gone, 0 when no more */
+
+/* The operator table, for tools and tests. */
+int mf_op_count(void);
+const char *mf_op_name(int op);
+int mf_op_differentiable(int op);
+const char *mf_op_keeps(int op);                              /* what it keeps for backward, in words */
+
+/* ---- packed sequences ---- */
+mf_status mf_packing_create(mf_packing **out, mf_ctx *ctx, const int64_t *lengths, int64_t count);
+void mf_packing_release(mf_packing *packing);
+int64_t mf_packing_count(const mf_packing *packing);          /* sequences */
+int64_t mf_packing_total(const mf_packing *packing);          /* residues */
+int64_t mf_packing_pairs(const mf_packing *packing);          /* sum of squared lengths */
+int64_t mf_packing_longest(const mf_packing *packing);
+int64_t mf_packing_offset(const mf_packing *packing, int64_t i); /* first residue of sequence i; count gives the total */
+enum { MF_PACK_OFFSETS, MF_PACK_SEQUENCE, MF_PACK_POSITION, MF_PACK_PAIR_ROW, MF_PACK_PAIR_COLUMN, MF_PACK_PAIR_OFFSET };
+/* int32 tensors: offsets (n+1); sequence and position of each residue (N); residue i and j of each pair (P); j - i (P). */
+mf_status mf_packing_tensor(mf_tensor **out, const mf_packing *packing, int device, int what);
+
+/* ---- elementwise, with broadcasting ---- */
+mf_status mf_add(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_sub(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_mul(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_div(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_pow(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_atan2(mf_tensor **out, const mf_tensor *y, const mf_tensor *x);
+mf_status mf_maximum(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);       /* ties: the gradient goes to a */
+mf_status mf_minimum(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_equal(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);         /* bool results from here */
+mf_status mf_less(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_less_equal(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_logical_and(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_logical_or(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);
+mf_status mf_logical_not(mf_tensor **out, const mf_tensor *x);
+mf_status mf_where(mf_tensor **out, const mf_tensor *condition, const mf_tensor *a, const mf_tensor *b);
+
+mf_status mf_affine(mf_tensor **out, const mf_tensor *x, double scale, double shift); /* scale x + shift */
+mf_status mf_pow_scalar(mf_tensor **out, const mf_tensor *x, double exponent);
+mf_status mf_clamp(mf_tensor **out, const mf_tensor *x, double lo, double hi);
+mf_status mf_neg(mf_tensor **out, const mf_tensor *x);
+mf_status mf_abs(mf_tensor **out, const mf_tensor *x);
+mf_status mf_sign(mf_tensor **out, const mf_tensor *x);
+mf_status mf_floor(mf_tensor **out, const mf_tensor *x);
+mf_status mf_exp(mf_tensor **out, const mf_tensor *x);
+mf_status mf_log(mf_tensor **out, const mf_tensor *x);
+mf_status mf_sqrt(mf_tensor **out, const mf_tensor *x);
+mf_status mf_rsqrt(mf_tensor **out, const mf_tensor *x);
+mf_status mf_square(mf_tensor **out, const mf_tensor *x);
+mf_status mf_reciprocal(mf_tensor **out, const mf_tensor *x);
+mf_status mf_sin(mf_tensor **out, const mf_tensor *x);
+mf_status mf_cos(mf_tensor **out, const mf_tensor *x);
+mf_status mf_acos(mf_tensor **out, const mf_tensor *x);
+mf_status mf_tanh(mf_tensor **out, const mf_tensor *x);
+mf_status mf_sigmoid(mf_tensor **out, const mf_tensor *x);
+mf_status mf_relu(mf_tensor **out, const mf_tensor *x);
+mf_status mf_gelu(mf_tensor **out, const mf_tensor *x);       /* exact, by erf */
+mf_status mf_silu(mf_tensor **out, const mf_tensor *x);
+mf_status mf_softplus(mf_tensor **out, const mf_tensor *x);   /* x for x > 20 */
+mf_status mf_round_to(mf_tensor **out, const mf_tensor *x, int precision);           /* nearest MF_FP16 or MF_BF16 value, same dtype; gradient passes through */
+mf_status mf_dropout(mf_tensor **out, const mf_tensor *x, double rate, mf_rng *rng); /* the mask is redrawn in backward, not kept */
+mf_status mf_cast(mf_tensor **out, const mf_tensor *x, int dtype);
+mf_status mf_to_device(mf_tensor **out, const mf_tensor *x, int device);
+
+/* ---- reductions over `axes` (n_axes = 0: all); keep: leave them as 1 ---- */
+mf_status mf_sum(mf_tensor **out, const mf_tensor *x, const int *axes, int n_axes, int keep);
+mf_status mf_mean(mf_tensor **out, const mf_tensor *x, const int *axes, int n_axes, int keep);
+mf_status mf_max(mf_tensor **out, const mf_tensor *x, int axis, int keep);           /* ties: the gradient goes to the first */
+mf_status mf_min(mf_tensor **out, const mf_tensor *x, int axis, int keep);
+mf_status mf_argmax(mf_tensor **out, const mf_tensor *x, int axis, int keep);        /* int32, the first of equals */
+mf_status mf_argmin(mf_tensor **out, const mf_tensor *x, int axis, int keep);
+mf_status mf_logsumexp(mf_tensor **out, const mf_tensor *x, int axis, int keep);
+mf_status mf_cumsum(mf_tensor **out, const mf_tensor *x, int axis);
+mf_status mf_sort(mf_tensor **values, mf_tensor **index, const mf_tensor *x, int axis, int descending);   /* stable; index int32 */
+mf_status mf_topk(mf_tensor **values, mf_tensor **index, const mf_tensor *x, int k, int axis, int largest); /* ordered; ties by index */
+mf_status mf_segment_sum(mf_tensor **out, const mf_tensor *x, const mf_packing *packing);    /* (N, ...) -> (n, ...) */
+mf_status mf_segment_expand(mf_tensor **out, const mf_tensor *x, const mf_packing *packing); /* (n, ...) -> (N, ...) */
+
+/* ---- products and normalisation ---- */
+mf_status mf_matmul(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);        /* (..., m, k) (..., k, n), leading axes broadcast */
+mf_status mf_linear(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias); /* x W' + b; W (out, in), bias may be NULL */
+mf_status mf_softmax(mf_tensor **out, const mf_tensor *x, int axis);
+mf_status mf_log_softmax(mf_tensor **out, const mf_tensor *x, int axis);
+mf_status mf_layer_norm(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias, double epsilon);
+
+/* ---- shape: views share storage, their gradients flow ---- */
+mf_status mf_reshape(mf_tensor **out, const mf_tensor *x, int ndim, const int64_t *shape);  /* one size may be -1; copies only if it must */
+mf_status mf_permute(mf_tensor **out, const mf_tensor *x, const int *axes);
+mf_status mf_narrow(mf_tensor **out, const mf_tensor *x, int axis, int64_t start, int64_t length);
+mf_status mf_select(mf_tensor **out, const mf_tensor *x, int axis, int64_t index);
+mf_status mf_expand(mf_tensor **out, const mf_tensor *x, int ndim, const int64_t *shape);
+mf_status mf_contiguous(mf_tensor **out, const mf_tensor *x);
+mf_status mf_cat(mf_tensor **out, const mf_tensor *const *in, int n_in, int axis);
+
+/* ---- indexing; indices are int32 or int64, out of range is an error ---- */
+mf_status mf_index_select(mf_tensor **out, const mf_tensor *x, int axis, const mf_tensor *index);   /* index (m); embedding is axis 0 */
+mf_status mf_index_add(mf_tensor **out, const mf_tensor *x, int axis, const mf_tensor *index, const mf_tensor *source);
+mf_status mf_gather(mf_tensor **out, const mf_tensor *x, int axis, const mf_tensor *index);         /* out[i][j] = x[index[i][j]][j] */
+mf_status mf_scatter_add(mf_tensor **out, const mf_tensor *x, int axis, const mf_tensor *index, const mf_tensor *source);
+
+/* ---- geometry; R (N, 3, 3), t (N, 3), float32 or float64; frames.md and flow.md ---- */
+mf_status mf_frames_from_points(mf_tensor **rotation, const mf_tensor *x_axis, const mf_tensor *xy, const mf_tensor *origin); /* x toward x_axis, y on the side of xy */
+mf_status mf_frames_apply(mf_tensor **out, const mf_tensor *R, const mf_tensor *t, const mf_tensor *points);  /* (N, P, 3) */
+mf_status mf_frames_invert_apply(mf_tensor **out, const mf_tensor *R, const mf_tensor *t, const mf_tensor *points);
+mf_status mf_quat_to_rot(mf_tensor **out, const mf_tensor *q);                       /* (N, 4) w x y z -> (N, 3, 3), not normalised */
+mf_status mf_rot_to_quat(mf_tensor **out, const mf_tensor *R);                       /* nearest; first non-zero of (w x y z) positive */
+mf_status mf_quat_multiply(mf_tensor **out, const mf_tensor *p, const mf_tensor *q);
+mf_status mf_so3_exp(mf_tensor **out, const mf_tensor *v);                           /* (N, 3) -> (N, 3, 3) */
+mf_status mf_so3_log(mf_tensor **out, const mf_tensor *R);                           /* (N, 3, 3) -> (N, 3), valid up to pi */
+mf_status mf_frames_update(mf_tensor **q_out, mf_tensor **t_out, const mf_tensor *q, const mf_tensor *t, const mf_tensor *update, const mf_tensor *mask); /* layers.md 8 */
+mf_status mf_frames_gauge(mf_tensor **R, mf_tensor **t, const mf_tensor *R_in, const mf_tensor *t_in, const mf_tensor *mask, const mf_packing *packing); /* frame of each sequence, (n, 3, 3) and (n, 3); constants */
+mf_status mf_dihedral(mf_tensor **out, const mf_tensor *points);                     /* (N, 4, 3) -> (N, 2) sin, cos */
+mf_status mf_kabsch(mf_tensor **R, mf_tensor **t, mf_tensor **rmsd, const mf_tensor *moving, const mf_tensor *fixed, const mf_tensor *weight, const mf_packing *packing); /* metrics.md 1; weight may be NULL */
+mf_status mf_neighbours(mf_tensor **index, mf_tensor **distance, const mf_tensor *x, const mf_tensor *mask, int k, const mf_packing *packing); /* positions in the sequence, nearest first, ties by index; layers.md 3 */
+mf_status mf_distogram(mf_tensor **out, const mf_tensor *distance, double lo, double hi, int bins);          /* one-hot, layers.md 3 */
+mf_status mf_index_embedding(mf_tensor **out, const mf_tensor *index, int width, double max_len);
+mf_status mf_pair_distance_loss(mf_tensor **sum, mf_tensor **pairs, const mf_tensor *predicted, const mf_tensor *truth, const mf_tensor *mask, double cutoff, const mf_packing *packing);
+    /* predicted, truth (N, A, 3), mask (N, A); per sequence: sum over ordered pairs a != b of (D - D')^2 with D < cutoff (0: all), and how many; never L x L */
+mf_status mf_assignment(int32_t *row_of, const double *cost, int64_t n);             /* exact: column j goes with row row_of[j]; cost n x n row-major */
+
+/* ---- attention over packed sequences: softmax(q k' + key_bias) v, any widths, never L x L ---- */
+mf_status mf_attention(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias, const mf_packing *packing, int precision);
+    /* q, k (N, H, dqk), v (N, H, dv), key_bias (N, H) or NULL, -inf masks a key; out (N, H, dv) */
+mf_status mf_pair_attention(mf_tensor **out, mf_tensor **pair_out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias,
+                            const mf_tensor *pair_bias, const mf_tensor *pair_value, const mf_packing *packing);
+    /* pair_bias (P, H), pair_value (P, dz) or NULL, P = mf_packing_pairs; pair_out (N, H, dz) */
+
+/* ---- optimizers: one fused pass a call, in place ---- */
+typedef struct mf_adam_params {
+    double lr, beta1, beta2, epsilon, weight_decay;
+    double scale;          /* multiplies the gradient (clipping) */
+    int64_t step;          /* from 1 */
+    int decoupled;         /* 1: AdamW, 0: decay joins the gradient */
+} mf_adam_params;
+mf_status mf_adam_step(mf_tensor *parameter, mf_tensor *m, mf_tensor *v, const mf_tensor *grad, const mf_adam_params *params);
+mf_status mf_sgd_step(mf_tensor *parameter, mf_tensor *velocity, const mf_tensor *grad, double lr, double momentum, double weight_decay); /* velocity may be NULL */
+mf_status mf_ema_step(mf_tensor *average, const mf_tensor *x, double decay);
+mf_status mf_grad_norm(double *out, mf_tensor *const *gradients, int64_t count);     /* sqrt of the sum of squares */
+
+/* ---- safetensors: written to a temporary file, synced, renamed ---- */
+mf_status mf_archive_open(mf_archive **out, const char *path);
+void mf_archive_close(mf_archive *archive);
+int64_t mf_archive_count(const mf_archive *archive);
+const char *mf_archive_name(const mf_archive *archive, int64_t i);
+mf_status mf_archive_info(const mf_archive *archive, int64_t i, int *dtype, int *ndim, int64_t *shape, int64_t *bytes);
+mf_status mf_archive_tensor(mf_tensor **out, const mf_archive *archive, mf_ctx *ctx, int64_t i);    /* a copy on the CPU */
+mf_status mf_archive_rows(mf_tensor **out, const mf_archive *archive, mf_ctx *ctx, int64_t i, int64_t first, int64_t count); /* of axis 0 */
+int64_t mf_archive_metadata_count(const mf_archive *archive);
+const char *mf_archive_metadata_key(const mf_archive *archive, int64_t i);
+const char *mf_archive_metadata_value(const mf_archive *archive, int64_t i);
+mf_status mf_archive_write(const char *path, const char *const *names, const mf_tensor *const *tensors, int64_t count,
+                           const char *const *keys, const char *const *values, int64_t metadata_count);
+
+/* ---- structure files ---- */
+mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t max_bytes);   /* .gz is inflated; free with mf_file_free */
+void mf_file_free(char *text);
+mf_status mf_file_replace(const char *path, const char *text, int64_t bytes);               /* atomically: temporary, fsync, rename */
+enum { MF_FORMAT_AUTO, MF_FORMAT_PDB, MF_FORMAT_MMCIF };
+enum { MF_POLYMER_NONE, MF_POLYMER_PROTEIN, MF_POLYMER_RNA, MF_POLYMER_DNA };
+typedef struct mf_structure_counts { int64_t models, chains, residues, atoms; } mf_structure_counts;
+mf_status mf_structure_read(mf_structure **out, const char *path, int format);              /* by content, then by name */
+mf_status mf_structure_parse(mf_structure **out, const char *text, int64_t bytes, int format, const char *name);
+void mf_structure_release(mf_structure *s);
+void mf_structure_count(const mf_structure *s, mf_structure_counts *out);
+enum { MF_TEXT_ID, MF_TEXT_TITLE, MF_TEXT_METHOD, MF_TEXT_DATE, MF_TEXT_CHAIN, MF_TEXT_ENTITY, MF_TEXT_RESIDUE, MF_TEXT_ATOM, MF_TEXT_ELEMENT };
+const char *mf_structure_text(const mf_structure *s, int what, int64_t i);                  /* "" where absent */
+double mf_structure_resolution(const mf_structure *s);                                     /* angstrom, 0 where absent */
+typedef struct mf_chain_info { int64_t first_residue, residues; int model, polymer; } mf_chain_info;
+typedef struct mf_residue_info { int64_t first_atom, atoms; int number, label; char insertion, code; int hetero; } mf_residue_info;
+typedef struct mf_atom_info { double x, y, z, occupancy, b; char altloc; int serial; } mf_atom_info;
+mf_status mf_structure_chain(const mf_structure *s, int64_t i, mf_chain_info *out);
+mf_status mf_structure_residue(const mf_structure *s, int64_t i, mf_residue_info *out);
+mf_status mf_structure_atom(const mf_structure *s, int64_t i, mf_atom_info *out);
+/* Named atoms of the polymer residues of one chain: positions (N, A, 3) float32 (after subtracting nothing), mask (N, A)
+ * bool. `names` is A atom names; a name may list alternatives with '|': "N9|N1", "O1P|OP1". */
+mf_status mf_structure_atoms(mf_tensor **positions, mf_tensor **mask, const mf_structure *s, mf_ctx *ctx, int64_t chain, const char *const *names, int n_names);
+
+/* Building and writing: chains, residues and atoms are appended in order to the last of the level above. */
+mf_status mf_structure_create(mf_structure **out, const char *id, const char *title);
+mf_status mf_structure_add_chain(mf_structure *s, int model, const char *id, int polymer);
+mf_status mf_structure_add_residue(mf_structure *s, const char *name, int number);
+mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *element, const double *xyz, double b);
+mf_status mf_structure_write(const mf_structure *s, const char *path, int format);         /* AUTO: by the name, mmCIF past PDB's limits */
+
+#pragma GCC visibility pop
+#endif
