@@ -1,0 +1,324 @@
+--- PDB and mmCIF files: reading them, taking atoms out as tensors, building and writing structures.
+--
+-- A structure holds models, chains, residues and atoms, in file order. Indices count from 1 and run over the
+-- whole structure (chain 3 may be the first chain of model 2). One location is kept per atom (the highest
+-- occupancy, then the first). A chain is an author chain of one model: its polymer first of all, but also the
+-- ligands and waters that carry its id; `sequence`, `numbers`, `atoms` speak of the polymer residues only.
+--
+--     local structure = require "moonfold.structure_file"
+--     local s = structure.read "1abc.cif.gz"          -- plain or gzip, PDB or mmCIF, told apart by content
+--     s.id, s.title, s.method, s.date                 -- strings, "" where absent; the date is yyyy-mm-dd
+--     s.resolution                                    -- angstrom, nil where absent
+--     for _, chain in ipairs(s:chains(1)) do          -- of model 1; without an argument, of all models
+--       chain.index, chain.id, chain.entity, chain.model
+--       chain.polymer                                 -- "protein", "rna", "dna" or "none"
+--       chain.residues, chain.sequence                -- polymer residues: how many, one letter each ("X" unknown)
+--       chain.names, chain.numbers, chain.labels      -- lists: "MSE", author number, label_seq_id (in PDB 1, 2, ...)
+--       local x, mask = s:atoms(chain.index, { "N", "CA", "C", "O", "CB" })   -- (N, A, 3) float32, (N, A) bool
+--     end
+--     s:residues(i) -> every residue of chain i; s:residue_atoms(r) -> the atoms of residue r
+--
+--     structure.from_atoms { atoms = x, names = { "N", "CA", "C" }, residue_names = "ALA" }:write "out.pdb"
+--
+-- A file that cannot be read raises an error that names the path and the line.
+-- @module moonfold.structure_file
+
+local ffi = require "ffi"
+local binding = require "moonfold.ffi"
+
+local C = binding.C
+local M = {}
+local Structure = {}
+
+local POLYMERS = { [0] = "none", "protein", "rna", "dna" }
+local POLYMER_CODE = { none = 0, protein = 1, rna = 2, dna = 3 }
+local FORMATS = { auto = 0, pdb = 1, mmcif = 2 }
+
+-- Raises the library's own text at the caller `level` frames up; a statement, never a tail call.
+local function check(status, level)
+  if status ~= C.MF_OK then error(ffi.string(C.mf_error_text()), (level or 2) + 1) end
+end
+
+local function known(what, defaults, options, level)
+  if type(options) ~= "table" then error(what .. ": one table of named options expected", level + 1) end
+  for key in pairs(options) do
+    if defaults[key] == nil then
+      local names = {}
+      for name in pairs(defaults) do names[#names + 1] = name end
+      table.sort(names)
+      error(("%s: unknown option '%s' (known: %s)"):format(what, tostring(key), table.concat(names, ", ")), level + 1)
+    end
+  end
+end
+
+local function format_code(format, level)
+  local code = FORMATS[format or "auto"]
+  if not code then error(("structure: unknown format '%s' (known: auto, mmcif, pdb)"):format(tostring(format)), level + 1) end
+  return code
+end
+
+-- Takes ownership of a new mf_structure; the one place that attaches the finalizer.
+local function adopt(handle)
+  local s = setmetatable({ handle = ffi.gc(handle, C.mf_structure_release) }, Structure)
+  local function text(what) return ffi.string(C.mf_structure_text(handle, what, 0)) end
+  s.id, s.title = text(C.MF_TEXT_ID), text(C.MF_TEXT_TITLE)
+  s.method, s.date = text(C.MF_TEXT_METHOD), text(C.MF_TEXT_DATE)
+  local resolution = C.mf_structure_resolution(handle)
+  if resolution > 0 then s.resolution = resolution end
+  return s
+end
+
+--- Reads a PDB or mmCIF file, plain or gzip.
+-- @tparam string path
+-- @tparam[opt="auto"] string format "auto" looks at the content, then at the name; "pdb"; "mmcif"
+-- @treturn Structure
+-- @usage local s = structure.read "1abc.pdb.gz"
+function M.read(path, format)
+  local code = format_code(format, 2)
+  local out = ffi.new "mf_structure *[1]"
+  check(C.mf_structure_read(out, path, code))
+  return adopt(out[0])
+end
+
+--- Reads a structure from a string that holds the text of a file.
+-- @tparam string text
+-- @tparam[opt="auto"] string format
+-- @tparam[opt="text"] string name what error messages call it
+-- @treturn Structure
+function M.parse(text, format, name)
+  local code = format_code(format, 2)
+  local out = ffi.new "mf_structure *[1]"
+  check(C.mf_structure_parse(out, text, #text, code, name or "text"))
+  return adopt(out[0])
+end
+
+Structure.__index = {}
+local methods = Structure.__index
+
+function Structure.__tostring(s)
+  local n = s:counts()
+  return ("structure %s: %d models, %d chains, %d residues, %d atoms"):format(s.id ~= "" and s.id or "?", n.models,
+    n.chains, n.residues, n.atoms)
+end
+
+--- How many models, chains, residues and atoms there are.
+-- @treturn table `models`, `chains`, `residues`, `atoms`
+function methods.counts(s)
+  local n = ffi.new "mf_structure_counts"
+  C.mf_structure_count(s.handle, n)
+  return { models = tonumber(n.models), chains = tonumber(n.chains), residues = tonumber(n.residues), atoms = tonumber(n.atoms) }
+end
+
+local function text_of(s, what, index) return ffi.string(C.mf_structure_text(s.handle, what, index)) end
+
+local function residue_record(s, info, index)
+  check(C.mf_structure_residue(s.handle, index, info), 3)
+  local insertion = info.insertion ~= 0 and info.insertion ~= 32 and string.char(info.insertion) or ""
+  return {
+    index = index + 1, name = text_of(s, C.MF_TEXT_RESIDUE, index), number = info.number, label = info.label,
+    insertion = insertion, code = string.char(info.code), hetero = info.hetero ~= 0, polymer = info.label ~= 0,
+    first_atom = tonumber(info.first_atom) + 1, atoms = tonumber(info.atoms),
+  }
+end
+
+local function chain_record(s, index)
+  local info, residue = ffi.new "mf_chain_info", ffi.new "mf_residue_info"
+  check(C.mf_structure_chain(s.handle, index, info), 3)
+  local names, numbers, labels, letters = {}, {}, {}, {}
+  local first = tonumber(info.first_residue)
+  for r = first, first + tonumber(info.residues) - 1 do
+    check(C.mf_structure_residue(s.handle, r, residue), 3)
+    if residue.label ~= 0 then
+      local n = #numbers + 1
+      names[n], numbers[n], labels[n] = text_of(s, C.MF_TEXT_RESIDUE, r), residue.number, residue.label
+      letters[n] = string.char(residue.code)
+    end
+  end
+  return {
+    index = index + 1, id = text_of(s, C.MF_TEXT_CHAIN, index), entity = text_of(s, C.MF_TEXT_ENTITY, index),
+    model = info.model, polymer = POLYMERS[info.polymer], residues = #numbers, sequence = table.concat(letters),
+    names = names, numbers = numbers, labels = labels,
+  }
+end
+
+--- The chains of one model or of all.
+-- @tparam[opt] number model from 1
+-- @treturn table a list, fields as listed at the head of this module
+function methods.chains(s, model)
+  local list, info = {}, ffi.new "mf_chain_info"
+  for i = 0, s:counts().chains - 1 do
+    check(C.mf_structure_chain(s.handle, i, info))
+    if not model or info.model == model then list[#list + 1] = chain_record(s, i) end
+  end
+  return list
+end
+
+--- Every residue of a chain, ligands and waters too.
+-- @tparam number chain its index, from 1
+-- @treturn table a list of `index`, `name`, `number`, `label` (0 outside the polymer), `insertion`, `code`, `hetero`,
+-- `polymer`, `first_atom`, `atoms`
+function methods.residues(s, chain)
+  local info, residue, list = ffi.new "mf_chain_info", ffi.new "mf_residue_info", {}
+  check(C.mf_structure_chain(s.handle, chain - 1, info))
+  local first = tonumber(info.first_residue)
+  for r = first, first + tonumber(info.residues) - 1 do list[#list + 1] = residue_record(s, residue, r) end
+  return list
+end
+
+--- The atoms of one residue.
+-- @tparam number residue its index, from 1
+-- @treturn table a list of `name`, `element`, `x`, `y`, `z`, `occupancy`, `b`, `altloc`, `serial`
+function methods.residue_atoms(s, residue)
+  local info, atom, list = ffi.new "mf_residue_info", ffi.new "mf_atom_info", {}
+  check(C.mf_structure_residue(s.handle, residue - 1, info))
+  local first = tonumber(info.first_atom)
+  for a = first, first + tonumber(info.atoms) - 1 do
+    check(C.mf_structure_atom(s.handle, a, atom))
+    list[#list + 1] = {
+      name = text_of(s, C.MF_TEXT_ATOM, a), element = text_of(s, C.MF_TEXT_ELEMENT, a), x = atom.x, y = atom.y, z = atom.z,
+      occupancy = atom.occupancy, b = atom.b, serial = atom.serial,
+      altloc = atom.altloc ~= 0 and atom.altloc ~= 32 and string.char(atom.altloc) or "",
+    }
+  end
+  return list
+end
+
+--- Named atoms of the polymer residues of a chain; `sequence` and `numbers` of the chain go with its rows.
+-- @tparam number chain its index, from 1
+-- @tparam table names atom names; a name may list alternatives: "N9|N1". ' and * are one character
+-- @treturn tensor positions (N, A, 3) float32, 0 where absent
+-- @treturn tensor mask (N, A) bool
+-- @usage local x, mask = s:atoms(1, { "N", "CA", "C" })
+function methods.atoms(s, chain, names)
+  local list = ffi.new("const char *[?]", math.max(#names, 1))
+  for i, name in ipairs(names) do list[i - 1] = name end
+  local x, mask = ffi.new "mf_tensor *[1]", ffi.new "mf_tensor *[1]"
+  check(C.mf_structure_atoms(x, mask, s.handle, binding.ctx, chain - 1, list, #names))
+  return binding.adopt(x), binding.adopt(mask)
+end
+
+--- Writes the structure, atomically; a name that ends in .gz is compressed.
+-- @tparam string path .pdb and .ent are PDB, .cif and .mmcif mmCIF; other names PDB while its columns suffice
+-- @tparam[opt="auto"] string format
+-- @usage s:write "sample_1.pdb"
+function methods.write(s, path, format)
+  local code = format_code(format, 2)
+  check(C.mf_structure_write(s.handle, path, code))
+end
+
+-- One chain letter after another: A..Z, a..z, 0..9, then AA, AB, ... (which only mmCIF can hold).
+local LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+local function chain_name(i)
+  if i <= #LETTERS then return LETTERS:sub(i, i) end
+  i = i - #LETTERS - 1
+  local high, low = math.floor(i / 26), i % 26
+  return (high >= 26 and chain_name(math.floor(high / 26)) or "") .. LETTERS:sub(high % 26 + 1, high % 26 + 1) .. LETTERS:sub(low + 1, low + 1)
+end
+
+local function create(id, title)
+  local out = ffi.new "mf_structure *[1]"
+  check(C.mf_structure_create(out, id, title), 3)
+  return out[0]
+end
+
+local BUILD = { id = true, title = true, chains = true }
+
+--- Builds a structure from plain tables.
+-- @tparam table o `id`, `title`, `chains`: a list of { `id`, `model` (1), `polymer` ("protein"), `residues`: a list of
+-- { `name`, `number`, `atoms`: a list of { `name`, `element`, `x`, `y`, `z`, `b` (0) } } }
+-- @treturn Structure
+-- @usage structure.build { chains = { { id = "A", residues = { { name = "GLY", number = 1, atoms = {} } } } } }
+function M.build(o)
+  known("structure.build", BUILD, o, 2)
+  local handle = ffi.gc(create(o.id or "", o.title or ""), C.mf_structure_release)
+  local xyz = ffi.new "double[3]"
+  for _, chain in ipairs(o.chains or {}) do
+    local polymer = POLYMER_CODE[chain.polymer or "protein"]
+    if not polymer then error("structure.build: unknown polymer '" .. tostring(chain.polymer) .. "'", 2) end
+    check(C.mf_structure_add_chain(handle, chain.model or 1, chain.id or "A", polymer))
+    for i, residue in ipairs(chain.residues) do
+      check(C.mf_structure_add_residue(handle, residue.name, residue.number or i))
+      for _, atom in ipairs(residue.atoms) do
+        xyz[0], xyz[1], xyz[2] = atom.x, atom.y, atom.z
+        check(C.mf_structure_add_atom(handle, atom.name, atom.element or "", xyz, atom.b or 0))
+      end
+    end
+  end
+  return adopt(ffi.gc(handle, nil))
+end
+
+local FROM = {
+  atoms = true, models = true, names = true, elements = true, residue_names = true, mask = true, lengths = true,
+  chain_ids = true, numbers = true, polymer = true, b = true, id = true, title = true,
+}
+
+-- "protein", "rna" or "dna" from a residue name.
+local function polymer_of(name)
+  if #name == 1 then return "rna" end
+  return name:match "^D[ACGTUI]$" and "dna" or "protein"
+end
+
+local function shape_text(x) return "(" .. table.concat(x:shape(), ", ") .. ")" end
+
+local function check_shape(x, n, atoms, last, what, level)
+  local ok = x:size(1) == n and x:size(2) == atoms and x:ndim() == (last and 3 or 2) and (not last or x:size(3) == last)
+  if not ok then
+    error(("structure.from_atoms: %s %s must be (%d, %d%s)"):format(what, shape_text(x), n, atoms, last and ", 3" or ""), level + 1)
+  end
+end
+
+--- Builds a structure from tensors of coordinates.
+-- @tparam table o
+-- `atoms` (N, A, 3), or `models`: a list of such tensors, one MODEL each;
+-- `names`: A atom names; `elements`: A symbols (default: the first letter of each name);
+-- `residue_names`: one for all or a list of N ("ALA"); `mask` (N, A) bool, default all present;
+-- `lengths`: residues of each chain (default: one chain of N); `chain_ids` (A, B, ...);
+-- `numbers`: N residue numbers (default: 1, 2, ... in each chain); `polymer` (from the residue names);
+-- `b`: a number or a list of N, default 0; `id`; `title`
+-- @treturn Structure
+-- @usage structure.from_atoms { atoms = x, names = { "N", "CA", "C", "O" }, residue_names = "GLY" }:write "x.pdb"
+function M.from_atoms(o)
+  known("structure.from_atoms", FROM, o, 2)
+  local models = o.models or { o.atoms }
+  if not models[1] or not o.names or not o.residue_names then
+    error("structure.from_atoms: 'atoms' (or 'models'), 'names' and 'residue_names' are required", 2)
+  end
+  local n, width = models[1]:size(1), #o.names
+  local mask
+  if o.mask then
+    check_shape(o.mask, n, width, nil, "mask", 2)
+    mask = o.mask:values()
+  end
+  local lengths, total = o.lengths or { n }, 0
+  for _, length in ipairs(lengths) do total = total + length end
+  if total ~= n then error(("structure.from_atoms: lengths sum to %d, atoms have %d residues"):format(total, n), 2) end
+  local each = type(o.residue_names) == "table" and o.residue_names
+  local handle = ffi.gc(create(o.id or "", o.title or ""), C.mf_structure_release)
+  local xyz = ffi.new "double[3]"
+  for m, tensor in ipairs(models) do
+    check_shape(tensor, n, width, 3, o.models and ("model " .. m) or "atoms", 2)
+    local values, row = tensor:values(), 0
+    for c, length in ipairs(lengths) do
+      local name = each and each[row + 1] or o.residue_names
+      local polymer = POLYMER_CODE[o.polymer or (length > 0 and polymer_of(name) or "none")]
+      if not polymer then error("structure.from_atoms: unknown polymer '" .. tostring(o.polymer) .. "'", 2) end
+      check(C.mf_structure_add_chain(handle, m, o.chain_ids and o.chain_ids[c] or chain_name(c), polymer))
+      for i = 1, length do
+        row = row + 1
+        check(C.mf_structure_add_residue(handle, each and each[row] or o.residue_names, o.numbers and o.numbers[row] or i))
+        local b = type(o.b) == "table" and o.b[row] or o.b or 0
+        for a = 1, width do
+          local at = (row - 1) * width + a
+          local present = not mask or (mask[at] ~= 0 and mask[at] ~= false)
+          if present then
+            xyz[0], xyz[1], xyz[2] = values[3 * at - 2], values[3 * at - 1], values[3 * at]
+            check(C.mf_structure_add_atom(handle, o.names[a], o.elements and o.elements[a] or o.names[a]:match "%a" or "", xyz, b))
+          end
+        end
+      end
+    end
+  end
+  return adopt(ffi.gc(handle, nil))
+end
+
+return M
