@@ -238,6 +238,7 @@ mf_status mf_select(mf_tensor **out, const mf_tensor *x, int axis, int64_t index
 mf_status mf_expand(mf_tensor **out, const mf_tensor *x, int ndim, const int64_t *shape);
 mf_status mf_contiguous(mf_tensor **out, const mf_tensor *x);
 mf_status mf_cat(mf_tensor **out, const mf_tensor *const *in, int n_in, int axis);
+mf_status mf_split(mf_tensor **outs, const mf_tensor *x, int axis, const int64_t *sizes, int n); /* n views, at most 16; sizes add up */
 
 /* ---- indexing; indices are int32 or int64, out of range is an error ---- */
 mf_status mf_index_select(mf_tensor **out, const mf_tensor *x, int axis, const mf_tensor *index);   /* index (m); embedding is axis 0 */

@@ -25,7 +25,7 @@ typedef struct mf_params {
     mf_rng rng;                   /* as it was before the draw */
 } mf_params;
 
-enum { MF__MAX_OUT = 3, MF__MAX_SAVED = 3 };
+enum { MF__MAX_OUT = 16, MF__MAX_SAVED = 3 };
 
 typedef struct mf_op mf_op;
 
@@ -62,7 +62,7 @@ enum { KEEP_NONE = 0, KEEP_OUT = 1 << 16, KEEP_SAVED = 1 << 17 };  /* shapes are
 struct mf_op {
     const char *name;
     mf_status (*forward)(mf_call *c);
-    mf_status (*backward)(mf_grad_call *g);  /* NULL: not differentiable */
+    mf_status (*backward)(mf_grad_call *g);  /* mf__no_bwd: not differentiable */
     unsigned keep;
 };
 
@@ -74,9 +74,10 @@ enum mf__op_index {
 };
 extern const mf_op mf__ops[MF__OP_COUNT];
 
-#define OP(name, forward, backward, keep) mf_status forward(mf_call *c);
+#define OP(name, forward, backward, keep) mf_status forward(mf_call *c); mf_status backward(mf_grad_call *g);
 #include "ops.def"
 #undef OP
+static inline int mf__differentiable(const mf_op *op) { return op->backward != mf__no_bwd; }
 
 /* Applies an operator: n_out results into outs. `params` may be NULL. An optional input is NULL in `in`. */
 mf_status mf__run(mf_tensor **outs, int n_out, int op, const mf_tensor *const *in, int n_in, const mf_params *params);
