@@ -1,0 +1,119 @@
+/* backend.c: the CPU: host memory and the table of every kernel of cpu.h.
+ *
+ * OpenBLAS runs on one thread: products are split over OpenMP by us, so that two pools never compete for the cores. */
+#include "cpu.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+void openblas_set_num_threads(int threads);
+
+static mf_status cpu_open(mf_device *d) {
+    openblas_set_num_threads(1);
+    if (d->threads <= 0) d->threads = omp_get_num_procs();
+    d->state = NULL;
+    return MF_OK;
+}
+
+static void cpu_close(mf_device *d) { (void)d; }
+
+/* Every operator writes to fresh memory, and the kernel hands it out in pages as they are touched: large blocks
+ * ask for pages of 2 MiB instead of 4 KiB. */
+enum { CPU_ALIGNMENT = 64, CPU_LARGE = 4 << 20, CPU_PAGE = 2 << 20 };
+
+static mf_status cpu_alloc(mf_device *d, void **data, int64_t bytes) {
+    (void)d;
+    *data = NULL;
+    if (bytes == 0) return MF_OK;
+    const size_t alignment = bytes >= CPU_LARGE ? CPU_PAGE : CPU_ALIGNMENT;
+    if (posix_memalign(data, alignment, (size_t)bytes) != 0) {
+        *data = NULL;
+        return mf__fail(MF_ENOMEM, "cpu: %lld bytes could not be allocated", (long long)bytes);
+    }
+    if (alignment == CPU_PAGE) madvise(*data, (size_t)bytes & ~((size_t)CPU_PAGE - 1), MADV_HUGEPAGE);
+    return MF_OK;
+}
+
+static void cpu_release(mf_device *d, void *data, int64_t bytes) {
+    (void)d;
+    (void)bytes;
+    free(data);
+}
+
+static mf_status cpu_move(mf_device *d, void *to, const void *from, int64_t bytes) {
+    (void)d;
+    if (bytes > 0) memcpy(to, from, (size_t)bytes);
+    return MF_OK;
+}
+
+static mf_status cpu_synchronize(mf_device *d) {
+    (void)d;
+    return MF_OK;
+}
+
+const mf_backend mf__cpu_backend = {
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .upload = cpu_move,
+    .download = cpu_move,
+    .synchronize = cpu_synchronize,
+
+    .copy = mf__cpu_copy,
+    .fill = mf__cpu_fill,
+    .axpy = mf__cpu_axpy,
+    .unary = mf__cpu_unary,
+    .unary_grad = mf__cpu_unary_grad,
+    .binary = mf__cpu_binary,
+    .where = mf__cpu_where,
+    .logical_not = mf__cpu_logical_not,
+    .round_to = mf__cpu_round_to,
+    .dropout = mf__cpu_dropout,
+
+    .reduce = mf__cpu_reduce,
+    .cumsum = mf__cpu_cumsum,
+    .logsumexp = mf__cpu_logsumexp,
+    .softmax = mf__cpu_softmax,
+    .softmax_grad = mf__cpu_softmax_grad,
+    .sort = mf__cpu_sort,
+    .segment_sum = mf__cpu_segment_sum,
+    .segment_expand = mf__cpu_segment_expand,
+
+    .gemm = mf__cpu_gemm,
+    .layer_norm = mf__cpu_layer_norm,
+    .layer_norm_grad = mf__cpu_layer_norm_grad,
+
+    .index_select = mf__cpu_index_select,
+    .index_add = mf__cpu_index_add,
+    .gather = mf__cpu_gather,
+    .scatter_add = mf__cpu_scatter_add,
+
+    .random = mf__cpu_random,
+    .random_rotations = mf__cpu_random_rotations,
+    .random_igso3 = mf__cpu_random_igso3,
+    .random_permutation = mf__cpu_random_permutation,
+
+    .attention = mf__cpu_attention,
+    .attention_grad = mf__cpu_attention_grad,
+    .pair_attention = mf__cpu_pair_attention,
+    .pair_attention_grad = mf__cpu_pair_attention_grad,
+
+    .rowwise = mf__cpu_rowwise,
+    .frames_apply = mf__cpu_frames_apply,
+    .frames_apply_grad = mf__cpu_frames_apply_grad,
+    .frames_gauge = mf__cpu_frames_gauge,
+    .kabsch = mf__cpu_kabsch,
+    .neighbours = mf__cpu_neighbours,
+    .distogram = mf__cpu_distogram,
+    .index_embedding = mf__cpu_index_embedding,
+    .pair_loss = mf__cpu_pair_loss,
+    .pair_loss_grad = mf__cpu_pair_loss_grad,
+
+    .adam = mf__cpu_adam,
+    .sgd = mf__cpu_sgd,
+    .sum_squares = mf__cpu_sum_squares,
+};
