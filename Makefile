@@ -1,51 +1,153 @@
 # Moonfold: one file, GNU make, no configure step. `make help` lists the targets.
+#
+#   make BUILD=/tmp/b CC=clang OPT=-O2 MARCH=x86-64-v3 V=1     any of these may be set
 
 PREFIX ?= /usr/local
 BUILD  ?= build
 CC     ?= cc
 MARCH  ?= native
 OPT    ?= -O3
+CFLAGS ?= -g
 V      ?=
+, := ,
+Q      := $(if $(V),,@)
 
-LUAJIT   := $(shell command -v luajit 2>/dev/null)
+VERSION  := $(shell sed -n 's/^.define MF_VERSION "\(.*\)"/\1/p' core/base/version.h)
+PACKAGES := gcc libc6-dev pkg-config luajit libluajit-5.1-dev lua-busted lua-check libopenblas-dev zlib1g-dev libedit-dev \
+            gnuplot-nox python3-prody-tests t-coffee-examples
 NVCC     := $(shell command -v nvcc 2>/dev/null)
-BUSTED   := $(shell command -v busted 2>/dev/null)
-PACKAGES := luajit libluajit-5.1-dev lua-busted lua-check libopenblas-dev zlib1g-dev libedit-dev gnuplot-nox pkg-config \
-            python3-prody-tests t-coffee-examples
-VERSION  := $(shell sed -n 's/^\#define MF_VERSION "\(.*\)"/\1/p' core/base/version.h)
 
-WARN    := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes
-CFLAGS  ?= -g
-ALLC    := -std=c11 $(OPT) -march=$(MARCH) -fPIC -fvisibility=hidden -fopenmp -fno-math-errno -fno-trapping-math \
-           $(WARN) $(WERROR) $(CFLAGS) $(SANITIZE) -D_GNU_SOURCE
-LIBS    := -lopenblas -lz -lm -fopenmp
-LUAJIT_CFLAGS = $(shell pkg-config --cflags luajit 2>/dev/null)
-LUAJIT_LIBS   = $(shell pkg-config --libs luajit 2>/dev/null)
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes
+ALLC  = -std=c11 $(OPT) -march=$(MARCH) -fPIC -fvisibility=hidden -fopenmp -fno-math-errno -fno-trapping-math \
+        -D_GNU_SOURCE $(WARN) $(WERROR) $(CFLAGS) $(SANITIZE)
+LIBS := -lopenblas -lz -lm
 
-SOURCES := $(sort $(wildcard core/base/*.c core/tensor/*.c core/ops/*.c core/geometry/*.c core/ipa/*.c \
-             core/optim/*.c core/io/*.c core/cpu/*.c core/null/*.c))
+SOURCES := $(sort $(foreach room,base tensor ops geometry ipa optim io cpu null,$(wildcard core/$(room)/*.c)))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
+PROGRAM := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard core/program/*.c)))
 LIBRARY := $(BUILD)/libmoonfold.so
-Q       := $(if $(V),,@)
+LUA     := $(shell find lua -name '*.lua' 2>/dev/null)
+
+# libluajit is found when a rule runs, not when make starts: `make demo` may have installed it in between
+LUAJIT_CFLAGS = $(shell pkg-config --cflags luajit)
+LUAJIT_LIBS   = $(shell pkg-config --libs luajit)
 
 .PHONY: all
-all: $(LIBRARY) ## build the library and the program
+all: $(LIBRARY) $(BUILD)/moonfold ## build the library and the program
+	@echo "cuda: $(if $(NVCC),$(NVCC) found$(if $(wildcard cuda/*.cu),,; the CUDA backend has no kernels yet),no nvcc on the PATH); CPU backend built"
 
 $(LIBRARY): $(OBJECTS)
 	@echo "  link  $@"
-	$(Q)$(CC) -shared -Wl,-soname,libmoonfold.so -Wl,-z,defs $(SANITIZE) -o $@ $^ $(LIBS)
+	$(Q)$(CC) -shared -fopenmp -Wl,-soname,libmoonfold.so $(if $(SANITIZE),,-Wl$(,)-z$(,)defs) $(SANITIZE) -o $@ $^ $(LIBS)
 
+$(BUILD)/moonfold: $(PROGRAM) $(LIBRARY)
+	@echo "  link  $@"
+	$(Q)$(CC) -fopenmp $(SANITIZE) -o $@ $(PROGRAM) -L$(BUILD) -lmoonfold -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' \
+	    -Wl,-E $(LUAJIT_LIBS) -ledit -lm
+
+$(BUILD)/core/program/%.o: ALLC += $(LUAJIT_CFLAGS)
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  cc    $<"
 	$(Q)$(CC) $(ALLC) -MMD -MP -c -o $@ $<
 
--include $(OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(PROGRAM:.o=.d)
+
+# ---- what a user runs ----
+
+.PHONY: setup
+setup: ## install the Debian packages that are missing (root or sudo)
+	@if ! command -v dpkg >/dev/null; then echo "setup: not a Debian system; needed: $(PACKAGES)"; exit 0; fi; \
+	missing=""; for p in $(PACKAGES); do dpkg -s $$p 2>/dev/null | grep -q '^Status: install ok installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then echo "setup: every package is there"; exit 0; fi; \
+	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	echo "setup: installing$$missing"; \
+	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+.PHONY: demo
+demo: setup ## prepare real structures, train a small model, sample backbones (data=DIR for your own)
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(BUILD)/moonfold scripts/demo.lua $(if $(data),data=$(data)) $(if $(out),out=$(out))
 
 .PHONY: test
-test: all ## run the specs
-	$(Q)busted --lua=luajit
+test: setup ## run the specs
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)MOONFOLD_BUILD=$(BUILD) busted --lua=luajit $(if $(SPEC),$(SPEC)) $(if $(SEED),--seed=$(SEED))
+
+.PHONY: bench
+bench: all ## time layers, kernels and models (args="..." for scripts/bench.lua)
+	$(Q)$(BUILD)/moonfold scripts/bench.lua $(args)
+
+.PHONY: repl
+repl: all ## start the prompt
+	$(Q)$(BUILD)/moonfold
+
+.PHONY: info
+info: ## show what make found
+	@echo "version  $(VERSION)"
+	@echo "cc       $(CC) ($$($(CC) --version | head -1)), march=$(MARCH)"
+	@echo "luajit   $$(command -v luajit || echo missing)"
+	@echo "busted   $$(command -v busted || echo missing)"
+	@echo "openblas $$(ldconfig -p 2>/dev/null | sed -n 's/.*libopenblas.so .*=> //p' | head -1)"
+	@echo "nvcc     $(if $(NVCC),$(NVCC),missing: CPU backend only)"
+	@echo "prefix   $(PREFIX)"
+
+# ---- what an engineer runs ----
+
+CHECK = $(MAKE) --no-print-directory
+
+.PHONY: check
+check: check-warnings check-lua check-length check-cuda check-sanitize ## warnings as errors, luacheck, file lengths, CUDA compile, sanitizers
+
+.PHONY: check-warnings
+check-warnings: ## build with every compiler here, warnings as errors
+	$(Q)for cc in gcc clang; do command -v $$cc >/dev/null || continue; echo "check: $$cc -Werror"; \
+	    $(CHECK) -s BUILD=$(BUILD)/check-$$cc CC=$$cc OPT=-O2 WERROR=-Werror all >/dev/null || exit 1; done
+
+.PHONY: check-lua
+check-lua: ## luacheck over everything
+	$(Q)luacheck --quiet lua scripts examples spec
+
+.PHONY: check-length
+check-length: ## no file over its limit: 800 lines of C, 400 of Lua
+	$(Q)find core cuda \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -exec awk 'END { if (NR > 800) { print FILENAME ": " NR " lines"; exit 1 } }' {} \; > $(BUILD)/long; \
+	find lua scripts -name '*.lua' -exec awk 'END { if (NR > 400) print FILENAME ": " NR " lines" }' {} \; >> $(BUILD)/long; \
+	if [ -s $(BUILD)/long ]; then cat $(BUILD)/long; exit 1; fi
+
+.PHONY: check-cuda
+check-cuda: ## compile the CUDA backend where nvcc is
+	$(Q)$(if $(and $(NVCC),$(wildcard cuda/*.cu)),$(CHECK) -s cuda,echo "check: no CUDA sources or no nvcc: nothing to compile")
+
+SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
+.PHONY: check-sanitize
+check-sanitize: ## run the core specs under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(Q)$(CHECK) -s BUILD=$(BUILD)/asan OPT=-O1 SANITIZE="$(SANITIZERS)" $(BUILD)/asan/libmoonfold.so
+	$(Q)LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    MOONFOLD_BUILD=$(BUILD)/asan MOONFOLD_LIBRARY=$(BUILD)/asan/libmoonfold.so busted --lua=luajit --exclude-tags=slow spec/core
+
+.PHONY: check-long
+check-long: check ## everything, the slow specs too
+	$(Q)MOONFOLD_BUILD=$(BUILD) MOONFOLD_LONG=1 busted --lua=luajit
+
+# ---- installing ----
+
+.PHONY: install
+install: all ## copy library, program, header and Lua modules under PREFIX (DESTDIR is honoured)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/moonfold
+	install -m 755 $(BUILD)/moonfold $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 core/moonfold.h $(DESTDIR)$(PREFIX)/include/
+	cp -R lua scripts $(DESTDIR)$(PREFIX)/share/moonfold/
+	printf 'prefix=%s\nName: moonfold\nDescription: SE(3) modeling toolkit\nVersion: %s\nLibs: -L$${prefix}/lib -lmoonfold\nCflags: -I$${prefix}/include\n' \
+	    "$(PREFIX)" "$(VERSION)" > $(DESTDIR)$(PREFIX)/lib/pkgconfig/moonfold.pc
 
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BUILD)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+
