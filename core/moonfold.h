@@ -58,6 +58,8 @@ const char *mf_version(void);
 const char *mf_status_name(mf_status status);
 const char *mf_dtype_name(int dtype);
 int64_t mf_dtype_bytes(int dtype);
+double mf_clock(void);                                        /* seconds since an arbitrary moment, never going back */
+int mf_is_terminal(int file);                                 /* whether a file descriptor is one */
 
 /* ---- context ---- */
 mf_status mf_ctx_open(mf_ctx **out);

@@ -1,0 +1,70 @@
+--- Files and folders for programs: making folders, whole-file reads, atomic replacement, listing.
+-- @module moonfold.files
+local ffi = require "ffi"
+local binding = require "moonfold.ffi"
+local fail = require "moonfold.fail"
+
+local C = binding.C
+local M = {}
+
+local function quoted(path)
+  return "'" .. path:gsub("'", [['\'']]) .. "'"
+end
+
+--- Replaces a file's contents atomically: a reader sees the old text or the new, never a part.
+-- @tparam string path
+-- @tparam string text
+function M.replace(path, text)
+  if C.mf_file_replace(path, text, #text) ~= 0 then fail(ffi.string(C.mf_error_text())) end
+end
+
+--- The contents of a file, inflated when it is gzip.
+-- @tparam string path
+-- @treturn ?string nil and a message when it cannot be read
+function M.read(path)
+  local text, bytes = ffi.new "char *[1]", ffi.new "int64_t[1]"
+  if C.mf_file_read(text, bytes, path, 0) ~= 0 then return nil, ffi.string(C.mf_error_text()) end
+  local contents = ffi.string(text[0], bytes[0])
+  C.mf_file_free(text[0])
+  return contents
+end
+
+--- Makes a folder and those above it; an error when that is refused.
+-- @tparam string path
+-- @treturn string the path
+function M.make_folder(path)
+  local ok = os.execute("mkdir -p " .. quoted(path) .. " 2>/dev/null")
+  if ok ~= 0 and ok ~= true then fail("cannot make the folder %s", path) end
+  return path
+end
+
+--- Whether something can be opened at a path.
+-- @tparam string path
+-- @treturn boolean
+function M.exists(path)
+  local file = io.open(path, "rb")
+  if file then file:close() end
+  return file ~= nil
+end
+
+--- Files under a folder whose names end in one of some endings, sorted.
+-- @tparam string folder
+-- @tparam table endings such as { ".pdb", ".cif.gz" }
+-- @treturn table paths
+function M.list(folder, endings)
+  local found = {}
+  local pipe = io.popen("find -L " .. quoted(folder) .. " -type f 2>/dev/null", "r")
+  for path in pipe:lines() do
+    for _, ending in ipairs(endings) do
+      if path:sub(-#ending) == ending then
+        found[#found + 1] = path
+        break
+      end
+    end
+  end
+  pipe:close()
+  table.sort(found)
+  return found
+end
+
+return M

@@ -1,0 +1,139 @@
+--- A run's journal: rows of named numbers as CSV and JSON lines, and pictures of them by gnuplot.
+--
+--     local log = journal.open("runs/a/loss", { "step", "loss", "rotation" })
+--     log:write { step = 1, loss = 2.5, rotation = 1.1 }
+--     log:plot("runs/a/loss.svg", { x = "step", y = { "loss" }, title = "training" })
+--
+-- A resumed run truncates the rows after its checkpoint, so the file is what an uninterrupted run would have written.
+-- @module moonfold.journal
+local files = require "moonfold.files"
+local json = require "moonfold.json"
+
+local M = {}
+local Journal = {}
+Journal.__index = Journal
+
+local function number(value)
+  if type(value) ~= "number" then return tostring(value) end
+  return ("%.9g"):format(value)
+end
+
+local function append(self, row)
+  local cells, object = {}, {}
+  for i, name in ipairs(self.columns) do
+    local value = row[name]
+    cells[i] = value == nil and "" or number(value)
+    object[name] = value
+  end
+  self.csv:write(table.concat(cells, ","), "\n")
+  self.lines:write(json.encode(object), "\n")
+end
+
+--- Opens a journal: `path`.csv and `path`.jsonl.
+-- @tparam string path without ending
+-- @tparam table columns names, in order; the first counts up
+-- @tparam ?number keep rows whose first column is at most this are kept from an earlier run, later ones dropped
+-- @treturn table
+function M.open(path, columns, keep)
+  local kept = {}
+  if keep then
+    for line in (files.read(path .. ".jsonl") or ""):gmatch "[^\n]+" do
+      local ok, row = pcall(json.decode, line)
+      if ok and row[columns[1]] <= keep then kept[#kept + 1] = row end
+    end
+  end
+  local self = setmetatable({ path = path, columns = columns }, Journal)
+  self.csv = assert(io.open(path .. ".csv", "w"))
+  self.lines = assert(io.open(path .. ".jsonl", "w"))
+  self.csv:write(table.concat(columns, ","), "\n")
+  for _, row in ipairs(kept) do append(self, row) end
+  return self
+end
+
+--- Adds a row.
+-- @tparam table row column name -> number
+function Journal:write(row)
+  append(self, row)
+  self.csv:flush()
+  self.lines:flush()
+end
+
+function Journal:close()
+  self.csv:close()
+  self.lines:close()
+end
+
+local function gnuplot(script)
+  local pipe = io.popen("gnuplot 2>/dev/null", "w")
+  if not pipe then return false end
+  pipe:write(script)
+  local ok = pipe:close()
+  return ok == true or ok == 0
+end
+
+local function terminal(path)
+  local kind = path:match "%.(%w+)$"
+  return kind == "png" and "pngcairo size 900,560 font 'sans,11'" or "svg size 900,560 font 'sans,13' background 'white'"
+end
+
+--- Draws columns of a CSV file over another one.
+-- @tparam string csv path
+-- @tparam string picture .svg or .png
+-- @tparam table o `x`, `y` = names, `title`, `xlabel`, `ylabel`, `log` ("", "y", "xy"), `smooth` (true adds a bezier)
+-- @treturn boolean false when gnuplot is not installed or refuses
+function M.plot(csv, picture, o)
+  local parts = {}
+  for _, name in ipairs(o.y) do
+    local data = ("'%s' using '%s':'%s'"):format(csv, o.x, name)
+    parts[#parts + 1] = data .. " with lines lw 1 lc rgb '#bbccdd' notitle"
+    parts[#parts + 1] = ("%s smooth bezier with lines lw 2 title '%s'"):format(data, (name:gsub("_", " ")))
+  end
+  return gnuplot(table.concat({
+    "set datafile separator comma", "set terminal " .. terminal(picture), ("set output '%s'"):format(picture),
+    ("set title '%s'"):format(o.title or ""), ("set xlabel '%s'"):format(o.xlabel or o.x),
+    ("set ylabel '%s'"):format(o.ylabel or ""), o.log and o.log ~= "" and ("set logscale " .. o.log) or "", "set grid lc rgb '#dddddd'", "set key top right",
+    "plot " .. table.concat(parts, ", "), "",
+  }, "\n"))
+end
+
+--- Draws the journal.
+-- @tparam string picture .svg or .png
+-- @tparam table o as `journal.plot`
+-- @treturn boolean
+function Journal:plot(picture, o)
+  self.csv:flush()
+  return M.plot(self.path .. ".csv", picture, o)
+end
+
+--- Draws histograms of several samples over the same range, as shares.
+-- @tparam string picture .svg or .png
+-- @tparam table samples list of { name =, values = }
+-- @tparam table o `lo`, `hi`, `bins`, `title`, `xlabel`
+-- @treturn boolean
+function M.histograms(picture, samples, o)
+  local width = (o.hi - o.lo) / o.bins
+  local script = {
+    "set terminal " .. terminal(picture), ("set output '%s'"):format(picture), ("set title '%s'"):format(o.title or ""),
+    ("set xlabel '%s'"):format(o.xlabel or ""), "set ylabel 'share'", "set grid lc rgb '#dddddd'",
+  }
+  local plots, data = {}, {}
+  for _, sample in ipairs(samples) do
+    local counts, inside = {}, 0
+    for _, value in ipairs(sample.values) do
+      local bin = math.floor((value - o.lo) / width)
+      if bin >= 0 and bin < o.bins then
+        counts[bin] = (counts[bin] or 0) + 1
+        inside = inside + 1
+      end
+    end
+    plots[#plots + 1] = ("'-' with histeps lw 2 title '%s'"):format(sample.name)
+    for bin = 0, o.bins - 1 do
+      data[#data + 1] = ("%g %g"):format(o.lo + (bin + 0.5) * width, (counts[bin] or 0) / math.max(#sample.values, 1))
+    end
+    data[#data + 1] = "e"
+  end
+  script[#script + 1] = "plot " .. table.concat(plots, ", ")
+  return gnuplot(table.concat(script, "\n") .. "\n" .. table.concat(data, "\n") .. "\n")
+end
+
+return M
