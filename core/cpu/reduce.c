@@ -215,6 +215,10 @@ static mf_status extreme(mf_device *d, int op, int dtype, int64_t outer, int64_t
 
 mf_status mf__cpu_reduce(mf_device *d, int op, int dtype, int64_t outer, int64_t middle, int64_t inner, const void *x, void *y) {
     if (outer == 0 || inner == 0) return MF_OK;
+    if (op == MF_REDUCE_sum && middle == 0) {
+        memset(y, 0, (size_t)(outer * inner * mf_dtype_bytes(mf__is_float(dtype) ? dtype : MF_INT64)));
+        return MF_OK;
+    }
     if (op == MF_REDUCE_sum) return sum(d, dtype, outer, middle, inner, x, y);
     if (middle == 0) return mf__fail(MF_ESHAPE, "reduce: an empty axis has no largest or smallest element");
     return extreme(d, op, dtype, outer, middle, inner, x, y);
