@@ -1,0 +1,63 @@
+--- Features without parameters: times, positions, and the distances of nearest neighbours.
+-- @module moonfold.nn.features
+local mf = require "moonfold"
+
+local M = {}
+
+--- Sinusoidal embedding of times: (sin a_j ..., cos a_j ...), a_j = t M exp(-j ln M / (half - 1)), half = floor(width / 2).
+--
+-- Angles reach M, so they are computed in float64 on the host: in float32 channel 0 would be off by 1e-4.
+-- @param t tensor (n)
+-- @tparam number width of the result; an odd one ends in a zero
+-- @tparam[opt=10000] number scale M
+-- @return a tensor (n, width), float32, on t's device
+-- @usage local e = nn.features.time(t, 128, 2056)
+function M.time(t, width, scale)
+  scale = scale or 10000
+  local half = math.floor(width / 2)
+  local frequency = {}
+  for j = 0, half - 1 do frequency[j + 1] = scale * math.exp(-j * math.log(scale) / math.max(half - 1, 1)) end
+  local device = t:device()
+  local host = (device:find "^cuda" and t:to("cpu") or t):detach():to("float64"):reshape(-1, 1)
+  local angle = host * mf.tensor(frequency, { dtype = "float64" }):to(host:device()):reshape(1, half)
+  local parts = { angle:sin(), angle:cos() }
+  if width % 2 == 1 then parts[3] = host:affine(0, 0) end
+  return mf.cat(parts, 2):to("float32"):to(device)
+end
+
+--- Sinusoidal embedding E_width of residue positions or offsets.
+-- @param index int32 tensor (m)
+-- @tparam number width even
+-- @tparam[opt=2056] number max_len
+-- @return a tensor (m, width)
+function M.index(index, width, max_len)
+  return mf.geometry.index_embedding(index, width, max_len or 2056)
+end
+
+--- For each residue, over its k nearest neighbours, nearest first: the one-hot of the distance and E_feat of the
+-- neighbour's position.
+-- @param x (N, 3) positions
+-- @param mask bool (N) or nil: who may be a neighbour
+-- @tparam table o `k`, `feat`, `bins`, `lo` (1e-3), `hi` (20)
+-- @param packing
+-- @return a tensor (N, k (bins + feat))
+function M.neighbours(x, mask, o, packing)
+  local index, distance = mf.geometry.neighbours(x, mask, o.k, packing)
+  local n = x:size(1)
+  local near = mf.geometry.distogram(distance, o.lo or 1e-3, o.hi or 20, o.bins)
+  local where = M.index(index:reshape(-1), o.feat):reshape(n, o.k, o.feat)
+  return mf.cat({ near, where }, 3):reshape(n, -1)
+end
+
+--- One-hot distances of all pairs of each sequence.
+-- @param x (N, 3)
+-- @tparam table o `bins`, `lo` (1e-3), `hi` (20)
+-- @param packing
+-- @return a tensor (P, bins)
+function M.pair_distances(x, o, packing)
+  local device = x:device()
+  local d = (x:index_select(1, packing:pair_row(device)) - x:index_select(1, packing:pair_column(device))):square():sum(2):sqrt()
+  return mf.geometry.distogram(d, o.lo or 1e-3, o.hi or 20, o.bins)
+end
+
+return M
