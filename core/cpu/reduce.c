@@ -37,7 +37,8 @@ static pieces cut(int64_t outer, int64_t middle, int64_t inner, int whole) {
 typedef struct piece { int64_t outer, chunk, first, rows, from, width; } piece;
 
 static inline piece piece_of(const pieces *c, int64_t middle, int64_t inner, int64_t item) {
-    piece p;
+    piece p = {.outer = item, .rows = middle, .width = inner};
+    if (c->blocks == 1 && c->chunks == 1) return p;  /* short lines: the divisions would cost more than the sums */
     p.from = item % c->blocks * MF__COLUMNS;
     p.width = smaller(inner - p.from, MF__COLUMNS);
     item /= c->blocks;

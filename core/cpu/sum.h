@@ -13,7 +13,7 @@
 #define MF_CPU_SUM_H
 #include "vector.h"
 
-enum { MF__SUM_BLOCK = 512, MF__SUM_ROWS = 32, MF__COLUMNS = 64 };  /* elements; rows; most columns of one call */
+enum { MF__SUM_BLOCK = 512, MF__SUM_SHORT = 16, MF__SUM_ROWS = 32, MF__COLUMNS = 64 };  /* elements; rows; most columns of one call */
 
 #define MF__LOAD_REAL(v) (v)
 #define MF__LOAD_INT(v) ((uint64_t)(int64_t)(v))
@@ -33,9 +33,13 @@ enum { MF__SUM_BLOCK = 512, MF__SUM_ROWS = 32, MF__COLUMNS = 64 };  /* elements;
             const int64_t blocks = (n + MF__SUM_BLOCK - 1) / MF__SUM_BLOCK, half = blocks / 2 * MF__SUM_BLOCK; \
             return mf__sum_##name(x, half) + mf__sum_##name(x + half, n - half); \
         } \
+        A a = 0, b = 0, c = 0, e = 0; \
+        if (n < MF__SUM_SHORT) { \
+            for (int64_t i = 0; i < n; i++) a += LOAD(x[i]); \
+            return a; \
+        } \
         const int64_t quarter = n / 4; \
         const T *p = x, *q = x + quarter, *r = q + quarter, *s = r + quarter; \
-        A a = 0, b = 0, c = 0, e = 0; \
         _Pragma("omp simd reduction(+ : a, b, c, e)") \
         for (int64_t i = 0; i < quarter; i++) { \
             a += LOAD(p[i]); \
