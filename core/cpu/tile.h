@@ -12,6 +12,22 @@ static inline float mf__round_tf32(float x) {
 }
 static inline double mf__round_tf32_double(double x) { return mf__round_spacing(x, 10, -126, 0x1.ffcp127); }
 
+/* exp(x) in double as mf__expf does it in float: the Taylor series to r^13, whose remainder is below 1e-17. For loops, where
+ * libm's exp would keep them scalar. 0 under -745.2, inf above 709.79, NaN stays. */
+static inline double mf__exp_double(double x) {
+    x = x < -746.0 ? -746.0 : x;
+    x = x > 710.0 ? 710.0 : x;
+    const double shifted = x * 1.4426950408889634 + 0x1.8p52, n = shifted - 0x1.8p52;
+    double r = x - n * 0x1.62e42feep-1;                     /* log(2) in two parts: the first has 29 bits, so n times it is exact */
+    r -= n * 0x1.a39ef35793c76p-33;
+    static const double c[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+                               1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1, 1};
+    double p = c[0];
+    for (int i = 1; i < 14; i++) p = p * r + c[i];
+    const uint64_t biased = mf__double_bits(shifted) - 0x4338000000000000u + 2046u, half = biased >> 1;
+    return p * mf__bits_double(half << 52) * mf__bits_double((biased - half) << 52);
+}
+
 /* to = round(scale from), n values; `scale` is a power of two, so that it does not round itself. */
 #define MF__ROUND_ROW(R, suffix, half, bf16, tf32)                                                            \
     static inline void mf__round_row_##suffix(R *to, const R *from, int64_t n, int precision, R scale) {      \
