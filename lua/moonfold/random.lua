@@ -1,0 +1,138 @@
+--- Counter-based random numbers: the same on every device, saved in three numbers.
+-- @module moonfold.random
+local ffi = require "ffi"
+local F = require "moonfold.ffi"
+local T = require "moonfold.types"
+local make = require "moonfold.make"
+local fail = require "moonfold.fail"
+
+local C, ctx, check, is_tensor = F.C, F.ctx, F.check, F.is_tensor
+
+local M, functions, methods = {}, {}, {}
+
+local generator_t = ffi.typeof("mf_rng")
+
+local function whole(name, position, value, default)
+  value = T.integer_argument(name, position, value, default)
+  if value < 0 or value > 2^53 then fail("%s: argument %d must lie in 0 .. 2^53, got %g", name, position, value) end
+  return value
+end
+
+--- A generator of random numbers. Equal seeds and streams give equal numbers.
+-- @tparam number seed a whole number
+-- @tparam[opt=0] number stream separates uses of one seed
+-- @treturn rng
+-- @usage local rng = mf.rng(7)
+--        local x = mf.randn(4, { rng = rng })
+function functions.rng(seed, stream)
+  return generator_t(whole("rng", 1, seed), whole("rng", 2, stream, 0), 0)
+end
+
+--- A generator that goes on from a saved state.
+-- @tparam table state what `rng:state()` returned
+-- @treturn rng
+function functions.rng_from(state)
+  if type(state) ~= "table" then T.bad_argument("rng_from", 1, "a table", state) end
+  return generator_t(whole("rng_from", 1, state.seed), whole("rng_from", 1, state.stream),
+    whole("rng_from", 1, state.counter))
+end
+
+--- Seeds the context's own generator, which draws when no other is given.
+-- @tparam number seed
+function functions.seed(seed)
+  local own = C.mf_ctx_rng(ctx)
+  own.seed, own.stream, own.counter = whole("seed", 1, seed), 0, 0
+end
+
+--- The context's own generator.
+-- @treturn rng
+function functions.default_rng() return C.mf_ctx_rng(ctx) end
+
+--- What is needed to go on later: seed, stream and counter.
+-- @treturn table
+function methods.state(rng)
+  return { seed = tonumber(rng.seed), stream = tonumber(rng.stream), counter = tonumber(rng.counter) }
+end
+
+--- Goes on from a saved state.
+-- @tparam table state
+-- @treturn rng
+function methods.load(rng, state)
+  local from = functions.rng_from(state)
+  rng.seed, rng.stream, rng.counter = from.seed, from.stream, from.counter
+  return rng
+end
+
+--- One number in [0, 1).
+-- @treturn number
+function methods.number(rng) return C.mf_random_number(rng) end
+
+--- One whole number in lo .. hi.
+-- @tparam number lo
+-- @tparam number hi
+-- @treturn number
+function methods.integer(rng, lo, hi)
+  T.integer_argument("integer", 1, lo)
+  T.integer_argument("integer", 2, hi)
+  if hi < lo then fail("integer: the range %d .. %d is empty", lo, hi) end
+  return lo + math.floor(C.mf_random_number(rng) * (hi - lo + 1))
+end
+
+local function drawn(name, n, given, default_dtype, ...)
+  whole(name, 1, n)
+  local dtype, device, requires_grad, rng = T.tensor_options(name, given, default_dtype)
+  local box, axes = T.shape(name, n, ...)
+  return make.new(device, dtype, box, axes), make.generator(name, rng), requires_grad
+end
+
+local function finish(x, requires_grad)
+  if requires_grad then x:require_grad() end
+  return x
+end
+
+--- Rotations uniform over SO(3).
+-- @tparam number n
+-- @tparam ?table options `dtype`, `device`, `rng`, `requires_grad`
+-- @treturn tensor (n, 3, 3)
+function M.rotations(n, given)
+  local x, rng, requires_grad = drawn("random.rotations", n, given, nil, 3, 3)
+  check(C.mf_random_rotations(x, rng))
+  return finish(x, requires_grad)
+end
+
+--- The numbers 0 .. n - 1 in random order.
+-- @tparam number n
+-- @tparam ?table options `dtype` ("int32"), `device`, `rng`
+-- @treturn tensor (n)
+function M.permutation(n, given)
+  local x, rng = drawn("random.permutation", n, given, T.dtype_code.int32)
+  check(C.mf_random_permutation(x, rng))
+  return x
+end
+
+--- Rotation vectors from the isotropic normal distribution on SO(3): `igso3(n, sigma)` or `igso3(sigmas)`.
+-- @tparam number|tensor n how many, or one sigma for each
+-- @tparam ?number|tensor sigma one width for all, or (n)
+-- @tparam ?table options `dtype`, `device`, `rng`, `requires_grad`
+-- @treturn tensor (n, 3)
+function M.igso3(n, sigma, given)
+  if is_tensor(n) then
+    n, sigma, given = n:count(), n, sigma
+  end
+  if not is_tensor(sigma) and type(sigma) ~= "number" then
+    T.bad_argument("random.igso3", 2, "a number or a tensor", sigma)
+  end
+  local x, rng, requires_grad = drawn("random.igso3", n, given, nil, 3)
+  if not is_tensor(sigma) then sigma = make.tensor({ sigma }, { dtype = x:dtype(), device = x:device() }) end
+  check(C.mf_random_igso3(x, rng, sigma))
+  return finish(x, requires_grad)
+end
+
+F.metatype("mf_rng", {
+  __index = methods,
+  __tostring = function(rng)
+    return ("rng seed %.0f stream %.0f counter %.0f"):format(tonumber(rng.seed), tonumber(rng.stream), tonumber(rng.counter))
+  end,
+})
+
+return { functions = functions, methods = methods, random = M }
