@@ -1,0 +1,193 @@
+--- Which noise goes with which example: optimal transport among the examples of a batch that have equal length.
+--
+-- Three rules beside independent draws. `kabsch` turns noise a onto data b by the best rotation Q_ab, costs the mean distance
+-- that is left and gives b the noise of the cheapest assignment, already turned (translations only). `squared` assigns
+-- whole noise frames by the summed squared distances of rotations and translations, in groups of at most `group`.
+-- `sinkhorn` draws the partner from the entropic plan of that same cost instead.
+
+local mf = require "moonfold"
+local segments = require "moonfold.flow.segments"
+
+local M = {}
+
+-- Sequences by length: lists of positions, in order of first appearance, split to at most `most`.
+local function groups(packing, most)
+  local by_length, result = {}, {}
+  for i, length in ipairs(packing:lengths()) do
+    local list = by_length[length]
+    if not list or #list >= most then
+      list = { length = length }
+      by_length[length] = list
+      result[#result + 1] = list
+    end
+    list[#list + 1] = i
+  end
+  return result
+end
+
+local function stack(x, list, packing)
+  local parts = {}
+  for k, i in ipairs(list) do parts[k] = x:narrow(1, packing:offset(i) + 1, list.length) end
+  return mf.stack(parts, 1)
+end
+
+local function inverse(permutation)
+  local result = {}
+  for i, j in ipairs(permutation) do result[j] = i end
+  return result
+end
+
+-- Joins blocks of residues, given by sequence, back in the order of the packing.
+local function unstack(blocks, packing)
+  local parts = {}
+  for i = 1, packing:count() do parts[#parts + 1] = blocks[i] end
+  return mf.cat(parts, 1)
+end
+
+-- Best rotations of a onto b from the covariances alone: the six points +-e_k against +-(row k of H) have the
+-- covariance 2 H and no centroid, so one Kabsch call over B^2 tiny sequences does them all.
+local function rotations_of(noise, data, weights)
+  local count, length = noise:size(1), noise:size(2)
+  local left = noise:permute(1, 3, 2):reshape(3 * count, length)
+  local right = (data * weights:unsqueeze(3)):permute(2, 1, 3):reshape(length, 3 * count)
+  local h = left:matmul(right):mul(1 / length):reshape(count, 3, count, 3):permute(1, 3, 2, 4):contiguous()
+  local eye = mf.eye(3):to(noise:device())
+  local moving = mf.cat({ eye, -eye }, 1):unsqueeze(1):expand(count * count, 6, 3):reshape(-1, 3)
+  local fixed = mf.cat({ h, -h }, 3):reshape(-1, 3)
+  local lengths = {}
+  for i = 1, count * count do lengths[i] = 6 end
+  local rotation = mf.geometry.kabsch(moving:contiguous(), fixed, nil, mf.packing(lengths))
+  return rotation:reshape(count, count, 3, 3)
+end
+
+--- Noise translations matched and turned onto the data; both centred.
+-- @tparam tensor noise (N, 3)
+-- @tparam tensor data (N, 3)
+-- @tparam tensor weights (N)
+-- @tparam packing packing
+-- @tparam boolean compat give data b the noise of the inverse permutation, as the original did
+-- @treturn tensor (N, 3)
+function M.kabsch(noise, data, weights, packing, compat)
+  local blocks = {}
+  for _, list in ipairs(groups(packing, math.huge)) do
+    local count = #list
+    if list.length == 0 then
+      for _, i in ipairs(list) do blocks[i] = noise:narrow(1, packing:offset(i) + 1, 0) end
+    else
+      local x0, x1, w = stack(noise, list, packing), stack(data, list, packing), stack(weights, list, packing)
+      local q = rotations_of(x0, x1, w)
+      local columns = {}
+      for b = 1, count do
+        -- rows are points: p Q' turns p by Q
+        local turned = x0:matmul(q:select(2, b):transpose(2, 3))
+        local distance = (turned - x1:narrow(1, b, 1)):norm(3)
+        local wb = w:narrow(1, b, 1)
+        columns[b] = (distance * wb):sum(2) / (wb:sum() + 1e-10)
+      end
+      local row_of = mf.geometry.assignment(mf.stack(columns, 2):totable())
+      if compat then row_of = inverse(row_of) end
+      for b, i in ipairs(list) do
+        local a = row_of[b]
+        blocks[i] = x0:select(1, a):matmul(q:select(1, a):select(1, b):t())
+      end
+    end
+  end
+  return segments.centre(unstack(blocks, packing), weights, packing)
+end
+
+-- Summed squared distances between data j and noise k, translations in nanometres.
+local function frame_costs(list, packing, o)
+  local x0, r0, w = stack(o.data, list, packing), stack(o.data_rotations, list, packing), stack(o.weights, list, packing)
+  local x1, r1 = stack(o.noise, list, packing), stack(o.noise_rotations, list, packing)
+  local count, rows = #list, {}
+  for j = 1, count do
+    local relative = r0:narrow(1, j, 1):transpose(3, 4):matmul(r1):reshape(-1, 3, 3)
+    local angle2 = mf.geometry.so3_log(relative):square():sum(2):reshape(count, list.length)
+    local distance2 = (x1 - x0:narrow(1, j, 1)):mul(0.1):square():sum(3)
+    rows[j] = ((angle2 + distance2) * w:narrow(1, j, 1)):sum(2)
+  end
+  return mf.stack(rows, 1):totable()
+end
+
+--- The entropic transport plan of a cost matrix between uniform weights, by log-domain Sinkhorn iterations.
+-- @tparam table cost n x n numbers
+-- @tparam number regularisation relative to the largest cost
+-- @treturn table n x n; rows and columns sum to 1/n
+function M.sinkhorn(cost, regularisation)
+  local n, largest = #cost, 0
+  for _, row in ipairs(cost) do largest = math.max(largest, unpack(row)) end
+  local scale = 1 / (regularisation * math.max(largest, 1e-30))
+  local f, g = {}, {}
+  for i = 1, n do f[i], g[i] = 0, 0 end
+  local function soften(into, other, transposed)
+    local change = 0
+    for i = 1, n do
+      local most = -math.huge
+      local function at(j) return other[j] - (transposed and cost[j][i] or cost[i][j]) * scale end
+      for j = 1, n do most = math.max(most, at(j)) end
+      local sum = 0
+      for j = 1, n do sum = sum + math.exp(at(j) - most) end
+      local value = -math.log(n) - most - math.log(sum)
+      change = math.max(change, math.abs(value - into[i]))
+      into[i] = value
+    end
+    return change
+  end
+  for _ = 1, 1000 do
+    local change = soften(f, g, false)
+    if math.max(change, soften(g, f, true)) < 1e-9 then break end
+  end
+  local plan = {}
+  for i = 1, n do
+    plan[i] = {}
+    for j = 1, n do plan[i][j] = math.exp(f[i] + g[j] - cost[i][j] * scale) end
+  end
+  return plan
+end
+
+-- For each row a column, drawn in proportion to the row of the plan.
+local function draw(plan, numbers)
+  local result = {}
+  for i, row in ipairs(plan) do
+    local total, sum = 0, 0
+    for _, p in ipairs(row) do total = total + p end
+    result[i] = #row
+    for j, p in ipairs(row) do
+      sum = sum + p
+      if sum > numbers[i] * total then result[i] = j; break end
+    end
+  end
+  return result
+end
+
+--- Noise frames assigned to the data within groups of equal length.
+-- @tparam table o `data`, `data_rotations`, `noise`, `noise_rotations`, `weights`, `group` (10), and for the entropic plan
+--   `regularisation` and `numbers` (one draw for each sequence)
+-- @treturn tensor translations (N, 3)
+-- @treturn tensor rotations (N, 3, 3)
+function M.squared(o, packing)
+  local translations, rotations = {}, {}
+  for _, list in ipairs(groups(packing, o.group or 10)) do
+    local partner = {}
+    if #list == 1 or list.length == 0 then
+      for j in ipairs(list) do partner[j] = j end
+    else
+      local cost = frame_costs(list, packing, o)
+      if o.regularisation then
+        local numbers = {}
+        for j, i in ipairs(list) do numbers[j] = o.numbers[i] end
+        partner = draw(M.sinkhorn(cost, o.regularisation), numbers)
+      else
+        partner = inverse(mf.geometry.assignment(cost))
+      end
+    end
+    for j, i in ipairs(list) do
+      local first = packing:offset(list[partner[j]]) + 1
+      translations[i] = o.noise:narrow(1, first, list.length)
+      rotations[i] = o.noise_rotations:narrow(1, first, list.length)
+    end
+  end
+  return unstack(translations, packing), unstack(rotations, packing)
+end
+
+return M

@@ -1,0 +1,275 @@
+--- Flow matching on SE(3): how training examples are corrupted, what the loss is, how a sample is integrated.
+--
+--     local flow = mf.flow.se3 { profile = "rna" }
+--     local noisy = flow:corrupt(batch)
+--     flow:self_condition(model, noisy)
+--     local loss, terms = flow:loss(model(noisy), noisy)
+--
+-- A residue is x (angstrom) and R. With the share of noise lambda (t for proteins, 1 - t for RNA, see flow.profile):
+--
+--     x_t = (1 - lambda) x_data + lambda x_noise        R_t = R_data exp(lambda log(R_data' R_noise))
+--
+-- `compat = true` computes what the two original programs compute, with their defects, for comparison with published numbers.
+
+local mf = require "moonfold"
+local fail = require "moonfold.fail"
+local options = require "moonfold.options"
+local couple = require "moonfold.flow.couple"
+local integrate = require "moonfold.flow.integrate"
+local profiles = require "moonfold.flow.profile"
+local segments = require "moonfold.flow.segments"
+local streams = require "moonfold.flow.streams"
+local terms = require "moonfold.flow.terms"
+
+local M = {}
+local Flow = {}
+Flow.__index = Flow
+
+local OPTIONAL = options.OPTIONAL
+
+--- Options of `se3` and their defaults; those without one come from the profile.
+M.defaults = {
+  profile = "protein",        -- or "rna"
+  compat = false,             -- reproduce the originals
+  rotation = "exp",           -- sampling: angles shrink by exp(-rate s), or "linear"
+  rate = 10,
+  ot = OPTIONAL,              -- "none", "kabsch", "squared", "sinkhorn"
+  ot_group = 10,              -- examples matched together by "squared" and "sinkhorn"
+  ot_regularisation = 0.05,
+  prior = OPTIONAL,           -- rotation noise in training: "uniform" or "igso3"
+  sigma = profiles.SIGMA,     -- of "igso3"
+  stochastic = false,         -- noise along the path (FoldFlow's SFM)
+  g = 0.1,
+  sigma_min = 0.01,
+  noise_scale = 0.1,          -- sampling: share of the path noise that is injected
+  self_condition = 0.5,       -- probability, once a step
+  separate_rotation = true,   -- protein: axis and angle terms instead of one
+  rotation_scaling = OPTIONAL,-- protein: a constant instead of 1 / max(t, 0.01)
+  loss_atoms = 0,             -- RNA: 0, 3 or 7 atoms beside the frame's own
+  gate = OPTIONAL,            -- where the auxiliary terms begin
+  weights = OPTIONAL,         -- term -> weight, over those of the profile
+  time_bins = OPTIONAL,       -- of the log
+  seed = 123,                 -- of batches that carry none
+}
+
+local CHOICES = {
+  profile = { protein = true, rna = true },
+  rotation = { exp = true, linear = true },
+  ot = { none = true, kabsch = true, squared = true, sinkhorn = true },
+  prior = { uniform = true, igso3 = true },
+}
+
+--- A flow.
+-- @tparam table o see `defaults`
+-- @usage local flow = mf.flow.se3 { profile = "rna", ot = "none" }
+function M.se3(o)
+  o = options("flow.se3", M.defaults, o)
+  for key, known in pairs(CHOICES) do
+    if o[key] ~= nil and not known[o[key]] then
+      fail("flow.se3: %s is '%s' (known: %s)", key, tostring(o[key]), table.concat(options.sorted_keys(known), ", "))
+    end
+  end
+  local profile = profiles[o.profile]
+  local flow = setmetatable(o, Flow)
+  flow.kind, flow.profile = o.profile, profile
+  for _, key in ipairs { "ot", "prior", "gate" } do
+    if flow[key] == nil then flow[key] = profile[key] end
+  end
+  flow.time_bins = o.time_bins or profile.bins
+  local weights = {}
+  for name, weight in pairs(profile.weights) do weights[name] = weight end
+  for name, weight in pairs(o.weights or {}) do
+    if not weights[name] then
+      fail("flow.se3: no loss term '%s' (known: %s)", name, table.concat(options.sorted_keys(profile.weights), ", "))
+    end
+    weights[name] = weight
+  end
+  flow.weights = weights
+  return flow
+end
+
+function Flow:__tostring()
+  return ("flow.se3 %s, ot %s, rotation %s%s%s"):format(self.kind, self.ot, self.rotation,
+    self.stochastic and ", stochastic" or "", self.compat and ", compat" or "")
+end
+
+-- Where a batch's random numbers come from: the caller's generator, the batch's own streams, or the context's.
+local function source_of(self, batch, rng)
+  if rng then return streams.single(rng) end
+  if batch.examples then return streams.keyed(batch.seed or self.seed, batch.step or 0, batch.examples) end
+  return streams.single(nil)
+end
+
+local function noise_rotations(self, source, data, packing, device)
+  if self.prior == "uniform" then return source:rotations("rotations", packing, device) end
+  local sigma = mf.full({ packing:total() }, self.sigma, { device = device })
+  return data:matmul(mf.geometry.so3_exp(source:igso3("rotations", packing, sigma, device)))
+end
+
+local function coupled(self, source, o, packing)
+  if self.ot == "none" then return o.noise, o.noise_rotations end
+  if self.ot == "kabsch" then
+    return couple.kabsch(o.noise, o.data, o.weights, packing, self.compat), o.noise_rotations
+  end
+  o.group = self.ot_group
+  if self.ot == "sinkhorn" then
+    o.regularisation, o.numbers = self.ot_regularisation, source:numbers("coupling", packing:count())
+  end
+  return couple.squared(o, packing)
+end
+
+-- Noise along the path, sigma(t) = sqrt(g^2 t (1 - t) + sigma_min^2), in nanometres and radians.
+local function wander(self, source, x, r, t, packing, device)
+  local sigma = (t * (1 - t) * (self.g * self.g) + self.sigma_min * self.sigma_min):sqrt()
+  local step = source:normal("path_translations", packing, device) * segments.spread(sigma, packing) * profiles.NOISE
+  local turn = source:igso3("path_rotations", packing, sigma:segment_expand(packing), device)
+  return x + step, r:matmul(mf.geometry.so3_exp(turn))
+end
+
+-- Rows outside the mask become the origin and the identity.
+local function blank(x, r, mask, n)
+  if not mask then return x, r end
+  local eye = mf.eye(3, { device = r:device() }):unsqueeze(1):expand(n, 3, 3)
+  return mf.where(mask:reshape(n, 1), x, 0), mf.where(mask:reshape(n, 1, 1), r, eye)
+end
+
+local function corrupt(self, batch, rng)
+  local packing, profile = batch.packing, self.profile
+  local n, device = packing:total(), batch.translations:device()
+  local source = source_of(self, batch, rng)
+  local weights = segments.weights(batch.mask, packing, device)
+  local data, data_rotations = batch.translations, batch.rotations
+  if not self.compat then data = segments.centre(data, weights, packing) end
+  data, data_rotations = blank(data, data_rotations, batch.mask, n)
+
+  local times = batch.times or source:numbers("times", packing:count())
+  if not batch.times then
+    for i, u in ipairs(times) do times[i] = profile.time_low + profile.time_span * u end
+  end
+  local t = mf.tensor(times, { device = device })
+  local share = profile.noise_share(t)
+  local wide = segments.spread(share, packing)
+
+  local noise = source:normal("translations", packing, device) * profiles.NOISE
+  local uncentred = self.compat and self.kind == "protein"
+  if not uncentred then noise = segments.centre(noise, weights, packing) end
+  local rotations = noise_rotations(self, source, data_rotations, packing, device)
+  noise, rotations = coupled(self, source, {
+    data = data, data_rotations = data_rotations, noise = noise, noise_rotations = rotations, weights = weights,
+  }, packing)
+
+  local x = data * (1 - wide) + noise * wide
+  local turn = mf.geometry.so3_log(segments.relative(data_rotations, rotations)) * wide
+  local r = data_rotations:matmul(mf.geometry.so3_exp(turn))
+  if self.stochastic then x, r = wander(self, source, x, r, t, packing, device) end
+  if self.kind == "protein" then x = segments.centre(x, weights, packing) end
+  local loss_mask = batch.mask
+  if batch.fixed then
+    -- a motif stays where the data has it and is not scored
+    x = mf.where(batch.fixed:reshape(n, 1), data, x)
+    r = mf.where(batch.fixed:reshape(n, 1, 1), data_rotations, r)
+    loss_mask = batch.fixed:logical_not()
+    if batch.mask then loss_mask = loss_mask:logical_and(batch.mask) end
+  end
+  x, r = blank(x, r, batch.mask, n)
+
+  local rules = require("moonfold.atoms").of(self.kind)
+  local torsions = batch.torsions or mf.zeros(n, rules.torsion_count, 2, { device = device })
+  local full = batch.mask or mf.ones(n, { device = device }):bool()
+  local torsion_mask = batch.torsion_mask
+  if not torsion_mask then
+    torsion_mask = mf.full({ n, rules.torsion_count }, batch.torsions and 1 or 0, { device = device }):bool()
+  end
+  return {
+    t = t, times = times, translations = x, rotations = r, packing = packing, mask = batch.mask,
+    fixed = batch.fixed, index = batch.index, aatype = batch.aatype, chain = batch.chain,
+    loss_mask = loss_mask or full, examples = batch.examples, seed = batch.seed, step = batch.step,
+    targets = {
+      translations = data, rotations = data_rotations, torsions = torsions, torsion_mask = torsion_mask,
+      noise = noise, noise_rotations = rotations,
+    },
+  }
+end
+
+--- Corrupts a batch: draws times and noise, interpolates, keeps the targets.
+-- @tparam table batch `packing`, `translations` (N, 3) angstrom, `rotations` (N, 3, 3); and where there are any
+--   `torsions` (N, K, 2), `torsion_mask` (N, K), `mask` (N), `fixed` (N) bool; `seed`, `step` and `examples` (a whole number
+--   for each sequence) make the draws a function of those; `times` (a list) sets the times instead of drawing them
+-- @param[opt] rng a generator to draw from instead
+-- @treturn table what a model reads (`t`, `translations`, `rotations`, `packing`, `mask`, ...) and `targets`
+-- @usage local noisy = flow:corrupt(batch)
+function Flow:corrupt(batch, rng)
+  if type(batch) ~= "table" or not batch.packing or not batch.translations or not batch.rotations then
+    fail("flow:corrupt: a batch is a table with packing, translations and rotations")
+  end
+  if batch.packing:count() == 0 then fail("flow:corrupt: the batch holds no sequence") end
+  return mf.no_grad(corrupt, self, batch, rng)
+end
+
+--- With probability `self_condition`, runs the model once without gradients and hands its translations to the next run.
+-- @param model callable
+-- @tparam table noisy from `corrupt`; `trans_sc` is set or cleared
+-- @param[opt] rng a generator; without it the draw is keyed by the batch's seed and step, the same on every rank
+-- @treturn table noisy
+function Flow:self_condition(model, noisy, rng)
+  local chosen
+  if self.compat and self.kind == "protein" and noisy.step then
+    chosen = noisy.step % 2 == 1
+  else
+    if not rng and noisy.step then rng = streams.rng(noisy.seed or self.seed, "self_condition", noisy.step) end
+    local u = rng and rng:number() or mf.rand(1):item()
+    chosen = u < self.self_condition
+  end
+  noisy.trans_sc = nil
+  if chosen then
+    noisy.trans_sc = mf.scope(mf.no_grad, function() return model(noisy).translations:detach() end)
+  end
+  return noisy
+end
+
+--- The loss terms of each sequence, unweighted.
+-- @tparam table prediction `translations` (N, 3), `rotations` (N, 3, 3), `torsions` (N, K, 2) or nil
+-- @tparam table noisy from `corrupt`
+-- @treturn table name -> tensor (n); the terms of atoms are absent when no sequence is inside the gate
+function Flow:terms(prediction, noisy)
+  local device = noisy.translations:device()
+  return terms[self.kind]({
+    profile = self.profile, compat = self.compat, stochastic = self.stochastic, gate = self.gate,
+    packing = noisy.packing, weights = segments.weights(noisy.loss_mask, noisy.packing, device),
+    rotation_scaling = self.rotation_scaling, separate_rotation = self.separate_rotation, loss_atoms = self.loss_atoms,
+  }, prediction, noisy)
+end
+
+--- The training loss: the weighted terms, summed over sequences, over the number of sequences with a valid residue.
+-- @tparam table prediction
+-- @tparam table noisy
+-- @treturn tensor scalar
+-- @treturn table name -> detached tensor (n), and `total`
+-- @usage local loss, terms = flow:loss(model(noisy), noisy)
+function Flow:loss(prediction, noisy)
+  local values, total = self:terms(prediction, noisy), nil
+  for _, name in ipairs(options.sorted_keys(values)) do
+    local part = values[name] * self.weights[name]
+    total = total and total + part or part
+  end
+  local log = mf.no_grad(function()
+    local detached = { total = total:detach() }
+    for name, value in pairs(values) do detached[name] = value:detach() end
+    return detached
+  end)
+  local weights = segments.weights(noisy.loss_mask, noisy.packing, noisy.translations:device())
+  local examples = mf.no_grad(function()
+    return weights:segment_sum(noisy.packing):gt(0):float():sum():maximum(1)
+  end)
+  return total:sum() / examples, log
+end
+
+--- A log of loss terms by time.
+-- @treturn TimeBins
+function Flow:time_log()
+  return require("moonfold.flow.time_bins").new(self.time_bins)
+end
+
+for name, method in pairs(integrate) do Flow[name] = method end
+
+return M

@@ -1,0 +1,95 @@
+--- Random numbers of a batch: one Philox stream for each purpose, step and example.
+--
+-- A draw is a function of (seed, purpose, step, example) alone, so a sequence gets the same noise whatever else is in its
+-- batch, on whatever rank, and a resumed run goes on with the numbers of the run that was interrupted.
+
+local mf = require "moonfold"
+
+local M = {}
+
+--- What a stream is for; part of its number, so these never change.
+M.purpose = {
+  times = 1, translations = 2, rotations = 3, coupling = 4, self_condition = 5, shuffle = 6,
+  path_translations = 7, path_rotations = 8, start_translations = 9, start_rotations = 10,
+}
+
+-- purpose < 16, example < 2^17, step < 2^31: together below 2^52, exact in a double
+local PURPOSES, EXAMPLES = 16, 2 ^ 17
+
+--- The generator of one purpose, step and example.
+-- @tparam number seed
+-- @tparam string purpose a key of `purpose`
+-- @tparam[opt=0] number step
+-- @tparam[opt=0] number example
+function M.rng(seed, purpose, step, example)
+  return mf.rng(seed, M.purpose[purpose] + PURPOSES * ((example or 0) + EXAMPLES * (step or 0)))
+end
+
+local Source = {}
+Source.__index = Source
+
+--- Draws keyed by seed, step and each example's own number.
+-- @tparam number seed
+-- @tparam number step
+-- @tparam table examples a whole number for each sequence of the batch
+function M.keyed(seed, step, examples)
+  return setmetatable({ seed = seed, step = step, examples = examples }, Source)
+end
+
+--- Draws from one generator, in order.
+-- @param rng a generator, or nil for the context's own
+function M.single(rng)
+  return setmetatable({ one = rng, is_single = true }, Source)
+end
+
+--- A number in [0, 1) for each of `count` sequences.
+function Source:numbers(purpose, count)
+  local result = {}
+  for i = 1, count do
+    if self.is_single then
+      result[i] = self.one and self.one:number() or mf.rand(1):item()
+    else
+      result[i] = M.rng(self.seed, purpose, self.step, self.examples[i]):number()
+    end
+  end
+  return result
+end
+
+-- Calls draw(count, rng) for each sequence, or once for all, and joins the results along the residues.
+local function each(self, purpose, packing, draw)
+  if self.is_single then return draw(1, packing:total(), self.one) end
+  local parts = {}
+  local first = 1
+  for i, length in ipairs(packing:lengths()) do
+    if length > 0 then
+      parts[#parts + 1] = draw(first, length, M.rng(self.seed, purpose, self.step, self.examples[i]))
+    end
+    first = first + length
+  end
+  if #parts == 0 then return draw(1, 0, nil) end
+  return #parts == 1 and parts[1] or mf.cat(parts, 1)
+end
+
+--- Standard normal numbers (N, 3).
+function Source:normal(purpose, packing, device)
+  return each(self, purpose, packing, function(_, n, rng)
+    return mf.randn(n, 3, { device = device, rng = rng })
+  end)
+end
+
+--- Uniform rotations (N, 3, 3).
+function Source:rotations(purpose, packing, device)
+  return each(self, purpose, packing, function(_, n, rng)
+    return mf.random.rotations(n, { device = device, rng = rng })
+  end)
+end
+
+--- Rotation vectors (N, 3) of IGSO(3).
+-- @tparam tensor sigma (N), one scale a residue
+function Source:igso3(purpose, packing, sigma, device)
+  return each(self, purpose, packing, function(first, n, rng)
+    return mf.random.igso3(sigma:narrow(1, first, n):contiguous(), { device = device, rng = rng })
+  end)
+end
+
+return M

@@ -1,0 +1,19 @@
+--- What generated backbones are judged by, one structure or a set at a time.
+
+local backbone = require "moonfold.metrics.backbone"
+local dssp = require "moonfold.metrics.dssp"
+local summary = require "moonfold.metrics.summary"
+
+return {
+  backbone = backbone.backbone,
+  trace = backbone.trace,
+  peptide_violations = backbone.peptide_violations,
+  radius_of_gyration = backbone.radius_of_gyration,
+  dssp = dssp.assign,
+  dssp_shares = dssp.shares,
+  summary = summary.summary,
+  describe = summary.describe,
+  quantile = summary.quantile,
+  wasserstein = summary.wasserstein,
+  circular_wasserstein = summary.circular_wasserstein,
+}

@@ -1,0 +1,97 @@
+--- A backbone that was made, not read: frames, torsions, atoms, and the way it came about.
+--
+--     structure.kind, structure.length, structure.rotations, structure.translations, structure.torsions
+--     structure:atoms()  structure:save "sample_1.pdb"  structure:save_trajectory("x0_traj_1.pdb", "clean")
+
+local mf = require "moonfold"
+local atoms = require "moonfold.atoms"
+local fail = require "moonfold.fail"
+local file = require "moonfold.structure_file"
+local options = require "moonfold.options"
+
+local M = {}
+local Structure = {}
+Structure.__index = Structure
+
+local OPTIONAL, REQUIRED = options.OPTIONAL, options.REQUIRED
+
+local defaults = {
+  kind = REQUIRED, rotations = REQUIRED, translations = REQUIRED,
+  torsions = OPTIONAL, mask = OPTIONAL, fixed = OPTIONAL, trajectory = OPTIONAL, name = "sample", number = 1, seed = OPTIONAL,
+}
+
+--- A structure of frames.
+-- @tparam table o `kind` ("protein" or "rna"), `rotations` (N, 3, 3), `translations` (N, 3) angstrom; `torsions` (N, K, 2),
+--   `mask` (N) bool, `fixed` (N) bool (motif residues, for their B factor), `trajectory`: lists `state` and `clean` of
+--   { rotations, translations, torsions } in the order of time, `name`, `number`, `seed`
+function M.new(o)
+  o = options("structure", defaults, o)
+  atoms.of(o.kind)
+  o.length = o.translations:size(1)
+  return setmetatable(o, Structure)
+end
+
+function Structure:__tostring()
+  return ("structure %s: %s of %d residues"):format(self.name, self.kind, self.length)
+end
+
+local function build(self, frame)
+  local rules = atoms.of(self.kind)
+  local torsions = frame.torsions or self.torsions
+  return mf.no_grad(function()
+    return rules.build(frame.rotations:to("cpu"), frame.translations:to("cpu"), torsions and torsions:to("cpu"))
+  end)
+end
+
+--- Coordinates of the backbone atoms.
+-- @treturn tensor (N, A, 3) angstrom, on the CPU
+-- @treturn table their names
+function Structure:atoms()
+  return build(self, self), atoms.of(self.kind).names
+end
+
+-- What the writer needs beside coordinates. The B factor tells what was generated (100) from what was given (0); RNA
+-- files carry 0, as the tools that read them expect.
+local function record(self)
+  local rules = atoms.of(self.kind)
+  local b = 0
+  if self.kind == "protein" then
+    b = 100
+    if self.fixed then
+      b = {}
+      for i, fixed in ipairs(self.fixed:float():values()) do b[i] = fixed > 0 and 0 or 100 end
+    end
+  end
+  local o = { names = rules.names, elements = rules.elements, residue_names = rules.residue, polymer = self.kind, b = b }
+  if self.mask then o.mask = rules.present(self.mask:to("cpu")) end
+  return o
+end
+
+--- Writes the atoms as PDB or mmCIF, by the name of the file.
+-- @tparam string path
+-- @tparam[opt="auto"] string format "pdb" or "mmcif" whatever the name
+-- @usage structure:save "sample_1.pdb"
+function Structure:save(path, format)
+  local o = record(self)
+  o.atoms = build(self, self)
+  file.from_atoms(o):write(path, format)
+end
+
+--- Writes a trajectory, a MODEL for each step.
+-- @tparam string path
+-- @tparam[opt="state"] string which "state": what was integrated; "clean": what the network predicted at each step
+-- @tparam[opt] string format
+function Structure:save_trajectory(path, which, format)
+  local list = self.trajectory and self.trajectory[which or "state"]
+  if not list then fail("structure: no trajectory '%s' was kept (sample with trajectory = true)", tostring(which or "state")) end
+  local o = record(self)
+  o.models = {}
+  -- the peers' protein files begin with the final structure, the RNA files with the noise
+  for k = 1, #list do o.models[k] = build(self, list[self.kind == "protein" and #list + 1 - k or k]) end
+  file.from_atoms(o):write(path, format)
+end
+
+--- Reading and building structures of any kind: see moonfold.structure_file.
+M.read, M.parse, M.build, M.from_atoms = file.read, file.parse, file.build, file.from_atoms
+
+return M
