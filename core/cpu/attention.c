@@ -20,11 +20,9 @@
  * max |dout| and |dS| <= max_i |dout_i| max_j |v_j| / 2 (from P (1 - P) <= 1/4) both stay below 2^15. The gradients are
  * multiplied back by the products' alpha, which is exact. Without it, gradients of a mean over many residues are lost:
  * the table in spec/core/attention_spec.lua has the figures. */
-#include <cblas.h>
-#include <limits.h>
 #include <omp.h>
 #include <stdlib.h>
-#include "tile.h"
+#include "attention.h"
 
 enum { ROWS = 256, COLUMNS = 256, LEAST_ROWS = 64 };
 enum { WANT_Q = 1, WANT_K = 2, WANT_V = 4, WANT_BIAS = 8 };
@@ -40,48 +38,33 @@ typedef struct layout {
 static int64_t even(int64_t n, int64_t most) {
     return mf__min_i64(most, (mf__ceil_div(n, mf__max_i64(1, mf__ceil_div(n, most))) + 15) / 16 * 16);
 }
-static int at_least_1(int64_t n) { return n < 1 ? 1 : (int)n; }
-
-#define GEMM(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)                                                   \
-    BLAS(CblasRowMajor, (ta) ? CblasTrans : CblasNoTrans, (tb) ? CblasTrans : CblasNoTrans, (int)(m), (int)(n), (int)(k), \
-         alpha, a, at_least_1(lda), b, at_least_1(ldb), beta, c, at_least_1(ldc))
 
 #define R float
-#define BITS int32_t
 #define NAME(x) x##_f32
 #define EXP mf__expf
+#define TOP_OF mf__top_of_f32
 #define BLAS cblas_sgemm
 #define ROUND_ROW mf__round_row_f32
 #include "attention_body.h"
 #undef R
-#undef BITS
 #undef NAME
 #undef EXP
+#undef TOP_OF
 #undef BLAS
 #undef ROUND_ROW
 #define R double
-#define BITS int64_t
 #define NAME(x) x##_f64
 #define EXP mf__exp_double
+#define TOP_OF mf__top_of_f64
 #define BLAS cblas_dgemm
 #define ROUND_ROW mf__round_row_f64
 #include "attention_body.h"
 #undef R
-#undef BITS
 #undef NAME
 #undef EXP
+#undef TOP_OF
 #undef BLAS
 #undef ROUND_ROW
-
-static mf_status check(const char *op, const mf_attention_args *a) {
-    if (!mf__is_real(a->dtype))
-        return mf__fail(MF_EDTYPE, "%s: element type %s, expected float32 or float64 (16-bit products are asked for by `precision`)", op,
-                        mf_dtype_name(a->dtype));
-    if (a->heads * mf__max_i64(a->dqk, a->dv) > INT_MAX)
-        return mf__fail(MF_ESUPPORT, "%s: %lld heads of width %lld: a residue's row must stay under 2^31 elements", op, (long long)a->heads,
-                        (long long)mf__max_i64(a->dqk, a->dv));
-    return MF_OK;
-}
 
 static layout lay_out(const mf_attention_args *a, int backward) {
     const int64_t longest = a->packing->longest, real = a->dtype == MF_FLOAT64 ? 8 : 4;
@@ -142,14 +125,10 @@ static void choose_step(items *all, int64_t threads) {
     }
 }
 
-static int64_t thread_count(const mf_device *d, const mf_attention_args *a) {
-    return (double)a->packing->pairs * (double)a->heads * (double)(a->dqk + a->dv) < 1 << 19 ? 1 : d->threads;
-}
-
 mf_status mf__cpu_attention(mf_device *d, const mf_attention_args *a) {
-    MF_TRY(check("attention", a));
+    MF_TRY(mf__attention_check("attention", a));
     if (a->packing->total == 0 || a->heads == 0) return MF_OK;
-    const int64_t threads = thread_count(d, a), n = a->packing->count;
+    const int64_t threads = mf__attention_threads(d, a), n = a->packing->count;
     const layout w = lay_out(a, 0);
     void *block = NULL;
     char *work;
@@ -243,10 +222,10 @@ static void sweep(const mf_attention_args *a, const layout *w, const items *all,
 }
 
 mf_status mf__cpu_attention_grad(mf_device *d, const mf_attention_args *a) {
-    MF_TRY(check("attention", a));
+    MF_TRY(mf__attention_check("attention", a));
     const int what = (a->dq ? WANT_Q : 0) | (a->dk ? WANT_K : 0) | (a->dv_ ? WANT_V : 0) | (a->dkey_bias ? WANT_BIAS : 0);
     if (a->packing->total == 0 || a->heads == 0 || !what) return MF_OK;
-    const int64_t threads = thread_count(d, a), n = a->packing->count, rows = a->packing->total * a->heads;
+    const int64_t threads = mf__attention_threads(d, a), n = a->packing->count, rows = a->packing->total * a->heads;
     const int64_t real = a->dtype == MF_FLOAT64 ? 8 : 4;
     const layout w = lay_out(a, 1);
     void *block = NULL, *delta = NULL;

@@ -1,9 +1,8 @@
-/* attention_body.h: the loops of packed attention for one real type. attention.c includes it twice, with R, BITS (the
- * integer of its size), NAME, EXP, BLAS and ROUND_ROW set; it makes, each with the suffix _f32 or _f64:
+/* attention_body.h: the loops of packed attention for one real type. attention.c includes it twice, with R, NAME, EXP,
+ * TOP_OF, BLAS and ROUND_ROW set; it makes, each with the suffix _f32 or _f64:
  *
- *   view, view_of, operand, gather_bias,      one (sequence, head) and its operands
- *   forward_rows, softmax_rows, top_of,       forward
- *   lanes, mask
+ *   view, view_of, operand, gather_bias       one (sequence, head) and its operands
+ *   forward_rows, softmax_rows                 forward
  *   prepare_rows, grad_tile                   backward
  *
  * `operand` is where emulation of a matrix unit happens: it returns the rows where they lie, or rounded copies. */
@@ -43,34 +42,12 @@ static void NAME(gather_bias)(R *to, const NAME(view) *x, int64_t j0, int64_t co
     for (int64_t j = 0; j < columns; j++) to[j] = x->key_bias ? x->key_bias[(j0 + j) * x->heads] : 0;
 }
 
-/* max(top, row + bias), NaN passed over: no reduction that compilers know without -ffast-math, so by vector extensions,
- * where m ? x : most is spelled in bits because C has no ?: of vectors. */
-typedef R NAME(lanes) __attribute__((vector_size(32)));
-typedef BITS NAME(mask) __attribute__((vector_size(32)));
-
-static R NAME(top_of)(const R *row, const R *bias, int64_t n, R top) {
-    const int64_t width = 32 / (int64_t)sizeof(R);
-    NAME(lanes) most, x, b;
-    for (int64_t l = 0; l < width; l++) most[l] = top;
-    int64_t j = 0;
-    for (; j + width <= n; j += width) {
-        memcpy(&x, row + j, sizeof x);
-        memcpy(&b, bias + j, sizeof b);
-        x += b;
-        const NAME(mask) m = x > most;
-        most = (NAME(lanes))(((NAME(mask))x & m) | ((NAME(mask))most & ~m));
-    }
-    for (; j < n; j++) top = row[j] + bias[j] > top ? row[j] + bias[j] : top;
-    for (int64_t l = 0; l < width; l++) top = most[l] > top ? most[l] : top;
-    return top;
-}
-
 /* One step of the online softmax: S becomes exp(S + bias - max), and what was summed before is rescaled. */
 static void NAME(softmax_rows)(R *s, int64_t rows, int64_t columns, const R *bias, R *max, R *sum, R *out, int64_t out_stride,
                                int64_t width, int first, int precision) {
     for (int64_t i = 0; i < rows; i++) {
         R *row = s + i * columns, total = 0;
-        const R top = NAME(top_of)(row, bias, columns, max[i]);
+        const R top = TOP_OF(row, bias, columns, max[i]);
         const R base = top == -(R)INFINITY ? 0 : top;   /* all masked so far: exp(-inf - 0) = 0 and no NaN */
 #pragma omp simd reduction(+ : total)
         for (int64_t j = 0; j < columns; j++) {
@@ -108,9 +85,9 @@ static void NAME(forward_rows)(const mf_attention_args *a, const layout *w, int6
         const R *k = NAME(operand)(&k_ld, x.k + j0 * x.qk_stride, x.qk_stride, columns, x.dqk, a->precision, 1, AREA(w, work, AREA_K));
         const R *v = NAME(operand)(&v_ld, x.v + j0 * x.v_stride, x.v_stride, columns, x.dv_width, a->precision, 1, AREA(w, work, AREA_V));
         NAME(gather_bias)(bias, &x, j0, columns);
-        GEMM(0, 1, rows, columns, x.dqk, 1, q, q_ld, k, k_ld, 0, s, columns);
+        MF__GEMM(BLAS, 0, 1, rows, columns, x.dqk, 1, q, q_ld, k, k_ld, 0, s, columns);
         NAME(softmax_rows)(s, rows, columns, bias, max, sum, out, x.v_stride, x.dv_width, j0 == 0, a->precision);
-        GEMM(0, 0, rows, x.dv_width, columns, 1, s, columns, v, v_ld, j0 == 0 ? 0 : 1, out, x.v_stride);
+        MF__GEMM(BLAS, 0, 0, rows, x.dv_width, columns, 1, s, columns, v, v_ld, j0 == 0 ? 0 : 1, out, x.v_stride);
     }
     for (int64_t i = 0; i < rows; i++) {
         R *to = out + i * x.v_stride;
@@ -153,8 +130,8 @@ static void NAME(grad_tile)(const mf_attention_args *a, const layout *w, const N
     const int scores = what & (WANT_Q | WANT_K | WANT_BIAS);
     NAME(gather_bias)(bias, x, j0, columns);
     memset(dbias, 0, (size_t)columns * sizeof(R));
-    GEMM(0, 1, rows, columns, x->dqk, 1, q, q_ld, k, k_ld, 0, p, columns);
-    if (scores) GEMM(0, 1, rows, columns, x->dv_width, 1, dout, do_ld, v, v_ld, 0, ds, columns);
+    MF__GEMM(BLAS, 0, 1, rows, columns, x->dqk, 1, q, q_ld, k, k_ld, 0, p, columns);
+    if (scores) MF__GEMM(BLAS, 0, 1, rows, columns, x->dv_width, 1, dout, do_ld, v, v_ld, 0, ds, columns);
     for (int64_t i = 0; i < rows; i++) {
         R *p_row = p + i * columns, *ds_row = ds + i * columns;
         R lse = x->lse_in[(i0 + i) * x->heads];
@@ -175,11 +152,11 @@ static void NAME(grad_tile)(const mf_attention_args *a, const layout *w, const N
     }
     const R back = 1 / scale;
     if (what & WANT_V)
-        GEMM(1, 0, columns, x->dv_width, rows, back, p, columns, dout, do_ld, i0 == 0 ? 0 : 1, x->dv + j0 * x->v_stride, x->v_stride);
+        MF__GEMM(BLAS, 1, 0, columns, x->dv_width, rows, back, p, columns, dout, do_ld, i0 == 0 ? 0 : 1, x->dv + j0 * x->v_stride, x->v_stride);
     if (what & WANT_Q)
-        GEMM(0, 0, rows, x->dqk, columns, back, ds, columns, k, k_ld, j0 == 0 ? 0 : 1, x->dq + i0 * x->qk_stride, x->qk_stride);
+        MF__GEMM(BLAS, 0, 0, rows, x->dqk, columns, back, ds, columns, k, k_ld, j0 == 0 ? 0 : 1, x->dq + i0 * x->qk_stride, x->qk_stride);
     if (what & WANT_K)
-        GEMM(1, 0, columns, x->dqk, rows, back, ds, columns, q, q_ld, i0 == 0 ? 0 : 1, x->dk + j0 * x->qk_stride, x->qk_stride);
+        MF__GEMM(BLAS, 1, 0, columns, x->dqk, rows, back, ds, columns, q, q_ld, i0 == 0 ? 0 : 1, x->dk + j0 * x->qk_stride, x->qk_stride);
     if (what & WANT_BIAS)
         for (int64_t j = 0; j < columns; j++) {
             R *to = x->dkey_bias + (j0 + j) * x->heads;
