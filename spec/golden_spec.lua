@@ -1,0 +1,330 @@
+-- The layers and networks against vectors made by the public code in float64: outputs within 1e-5, gradients within 1e-4
+-- (norm of the difference over norm of the reference, valid residues only), in float32.
+--
+-- The folder is MOONFOLD_GOLDEN, else ../shared/golden, else the small files kept in spec/fixtures. Every file of it whose
+-- name is known is a case; sizes come from its metadata. Padded positions of the files are real numbers: they are no
+-- residues to masked layers, but count as neighbours and as positions elsewhere, so each case runs in the padded layout
+-- (B sequences of L, with a mask) and, where padding cannot matter, packed.
+local mf = require "moonfold"
+local files = require "moonfold.files"
+local nn, models = mf.nn, mf.models
+
+local OUTPUT, GRADIENT = 1e-5, 1e-4
+
+local function exists(path)
+  local f = io.open(path, "rb")
+  if f then f:close() end
+  return f ~= nil
+end
+
+local function golden_folder()
+  local given = os.getenv "MOONFOLD_GOLDEN"
+  if given then return given end
+  for _, folder in ipairs { "../shared/golden", "spec/fixtures" } do
+    if exists(folder .. "/index_embedding_a.safetensors") then return folder end
+  end
+end
+
+-- ---- layouts ------------------------------------------------------------------------------------------------
+
+-- 0-based rows of (B, L) that are real, and of (B, L, L).
+local function valid_rows(lens, L)
+  local rows, pair_rows = {}, {}
+  for b, n in ipairs(lens) do
+    for i = 0, n - 1 do
+      rows[#rows + 1] = (b - 1) * L + i
+      for j = 0, n - 1 do pair_rows[#pair_rows + 1] = ((b - 1) * L + i) * L + j end
+    end
+  end
+  return mf.tensor(rows, { dtype = "int32" }), mf.tensor(pair_rows, { dtype = "int32" })
+end
+
+local function flatten(x, axes)
+  local shape, first = x:shape(), 1
+  for i = 1, axes do first = first * shape[i] end
+  local flat = { first }
+  for i = axes + 1, #shape do flat[#flat + 1] = shape[i] end
+  return x:reshape(flat)
+end
+
+-- How tensors of the file become ours: `rows` for (B, L, ...), `pairs` for (B, L, L, ...); `valid` keeps real rows of ours.
+local function layout(kind, lens, L)
+  local rows, pair_rows = valid_rows(lens, L)
+  local lengths = lens
+  if kind == "padded" then
+    lengths = {}
+    for b = 1, #lens do lengths[b] = L end
+  end
+  local packed = kind == "packed"
+  return {
+    kind = kind, packing = mf.packing(lengths),
+    rows = function(x) return packed and flatten(x, 2):index_select(1, rows) or flatten(x, 2) end,
+    pairs = function(x) return packed and flatten(x, 3):index_select(1, pair_rows) or flatten(x, 3) end,
+    valid = function(x) return packed and x or x:index_select(1, rows) end,
+    valid_pairs = function(x) return packed and x or x:index_select(1, pair_rows) end,
+  }
+end
+
+-- ---- cases --------------------------------------------------------------------------------------------------
+
+-- Each runner takes the file and a layout and returns outputs (name -> tensor), leaves (input name -> tensor) and the layer.
+-- Names ending in "edge_embed" or "z", and the dense outputs, are over pairs.
+local function number(meta, key, default) return tonumber(meta[key]) or default end
+
+local function leaf(g, lay, name, over_pairs)
+  local x = g.tensors["in." .. name]
+  return (over_pairs and lay.pairs or lay.rows)(x):clone():require_grad()
+end
+
+local function mask_of(g, lay)
+  if lay.kind == "packed" then return nil end
+  return lay.rows(g.tensors["in.node_mask"])
+end
+
+local function parameters(g)
+  local state = {}
+  for name, x in pairs(g.tensors) do
+    local key = name:match "^param%.(.*)$"
+    if key then state[key] = x end
+  end
+  return state
+end
+
+local function ipa_options(m)
+  return {
+    dim = number(m, "c_s"), edge = number(m, "c_z"), heads = number(m, "no_heads"), hidden = number(m, "c_hidden"),
+    query_points = number(m, "no_qk_points"), value_points = number(m, "no_v_points"),
+  }
+end
+
+local function frame_leaves(g, lay)
+  return leaf(g, lay, "rotations"), leaf(g, lay, "translations")
+end
+
+local runners = {}
+
+function runners.flash_ipa(g, lay)
+  local o = ipa_options(g.meta)
+  o.rank = number(g.meta, "z_factor_rank")
+  local layer = nn.ipa(o)
+  local s, z1, z2 = leaf(g, lay, "s"), leaf(g, lay, "z_factor_1"), leaf(g, lay, "z_factor_2")
+  local R, t = frame_leaves(g, lay)
+  layer:load(parameters(g))
+  local out = layer { s = s, frames = { R = R, t = t }, pair = { z1, z2 }, packing = lay.packing, mask = mask_of(g, lay) }
+  return { out = out }, { s = s, z_factor_1 = z1, z_factor_2 = z2, rotations = R, translations = t }, layer
+end
+
+function runners.ipa(g, lay)
+  local layer = nn.dense_ipa(ipa_options(g.meta))
+  local s, z = leaf(g, lay, "s"), leaf(g, lay, "z", true)
+  local R, t = frame_leaves(g, lay)
+  layer:load(parameters(g))
+  local out = layer { s = s, frames = { R = R, t = t }, pair = z, packing = lay.packing, mask = mask_of(g, lay) }
+  return { out = out }, { s = s, z = z, rotations = R, translations = t }, layer, { z = true }
+end
+
+function runners.edge_embedder(g, lay)
+  local m = g.meta
+  local layer = nn.edge_embedder {
+    mode = m.mode, node = number(m, "c_s"), edge = number(m, "c_z"), feat = number(m, "feat_dim"), bins = number(m, "num_bins"),
+    rank = number(m, "z_factor_rank"), neighbours = number(m, "k"), max_len = number(m, "max_len"), compat = true,
+  }
+  layer:load(parameters(g))
+  local s = leaf(g, lay, "node_embed")
+  local z = layer {
+    s = s, translations = lay.rows(g.tensors["in.translations"]), trans_sc = lay.rows(g.tensors["in.trans_sc"]),
+    mask = mask_of(g, lay), packing = lay.packing,
+  }
+  if m.mode == "orig_2d_bias" then return { edge_embed = z }, { node_embed = s }, layer, { edge_embed = true } end
+  return { z_factor_1 = z:select(2, 1), z_factor_2 = z:select(2, 2) }, { node_embed = s }, layer
+end
+
+function runners.edge_transition_1d(g, lay)
+  local m = g.meta
+  local layer = nn.edge_transition { node = number(m, "c_s"), edge = number(m, "c_z"), rank = number(m, "z_factor_rank") }
+  layer:load(parameters(g))
+  local s, z1, z2 = leaf(g, lay, "node_embed"), leaf(g, lay, "z_factor_1"), leaf(g, lay, "z_factor_2")
+  local z = layer(s, mf.stack({ z1, z2 }, 2))
+  return { z_factor_1 = z:select(2, 1), z_factor_2 = z:select(2, 2) },
+    { node_embed = s, z_factor_1 = z1, z_factor_2 = z2 }, layer
+end
+
+function runners.edge_transition_2d(g, lay)
+  local layer = nn.edge_transition { node = number(g.meta, "c_s"), edge = number(g.meta, "c_z"), dense = true }
+  layer:load(parameters(g))
+  local s, z = leaf(g, lay, "node_embed"), leaf(g, lay, "edge_embed", true)
+  return { out = layer(s, z, lay.packing) }, { node_embed = s, edge_embed = z }, layer, { out = true, edge_embed = true }
+end
+
+function runners.compose_q_update(g, lay)
+  local R, t = frame_leaves(g, lay)
+  local update = leaf(g, lay, "update")
+  local q, moved = nn.backbone_update.compose(R, t, update, mask_of(g, lay))
+  return { rotations = mf.geometry.quat_to_rot(q), translations = moved },
+    { rotations = R, translations = t, update = update }
+end
+
+function runners.node_transition(g, lay)
+  local layer = nn.node_transition { dim = number(g.meta, "c_s") }
+  layer:load(parameters(g))
+  local s = leaf(g, lay, "s")
+  return { out = layer(s) }, { s = s }, layer
+end
+
+local function model_options(m)
+  return {
+    mode = m.mode == "orig" and "orig_2d_bias" or m.mode, node_embed_size = number(m, "c_s"), edge_embed_size = number(m, "c_z"),
+    c_hidden = number(m, "c_hidden"), no_heads = number(m, "no_heads"), no_qk_points = number(m, "no_qk_points"),
+    no_v_points = number(m, "no_v_points"), z_factor_rank = number(m, "z_factor_rank"), feat_dim = number(m, "feat_dim"),
+    num_bins = number(m, "num_bins"), k = number(m, "k"), num_blocks = number(m, "num_blocks"), max_len = number(m, "max_len"),
+    seq_tfmr_num_heads = number(m, "seq_tfmr_num_heads"), seq_tfmr_num_layers = number(m, "seq_tfmr_num_layers"), compat = true,
+  }
+end
+
+function runners.model(g, lay)
+  local model = models.flash_ipa(model_options(g.meta))
+  model:load(parameters(g))
+  local s = leaf(g, lay, "node_embeddings")
+  local out = model {
+    node_embeddings = s, translations = lay.rows(g.tensors["in.translations"]), rotations = lay.rows(g.tensors["in.rotations"]),
+    trans_sc = lay.rows(g.tensors["in.trans_sc"]), packing = lay.packing, mask = mask_of(g, lay),
+  }
+  return { pred_trans = out.translations, pred_rotmats = out.rotations }, { node_embeddings = s }, model
+end
+
+function runners.rna_flow_model(g, lay)
+  local o = model_options(g.meta)
+  o.torsions, o.c_pos_emb, o.c_timestep_emb = "rna", number(g.meta, "c_pos_emb"), number(g.meta, "c_timestep_emb")
+  local model = models.denoiser(o)
+  model:load(parameters(g))
+  local out = model {
+    t = g.tensors["in.t"]:reshape(-1), translations = lay.rows(g.tensors["in.trans_t"]),
+    rotations = lay.rows(g.tensors["in.rotmats_t"]), trans_sc = lay.rows(g.tensors["in.trans_sc"]),
+    packing = lay.packing, mask = mask_of(g, lay),
+  }
+  return { pred_trans = out.translations, pred_rotmats = out.rotations, pred_torsions = out.torsions }, {}, model
+end
+
+-- ---- comparison ---------------------------------------------------------------------------------------------
+
+local function relative(x, reference)
+  local norm = reference:norm():item()
+  local difference = (x:detach() - reference):norm():item()
+  -- A reference that vanishes (to the rounding of its own file) is compared absolutely.
+  return norm > 1e-6 and difference / norm or difference
+end
+
+local function expect(name, x, reference, bound)
+  assert.is_truthy(x, name .. " is missing")
+  assert.same(reference:shape(), x:shape(), name)
+  if reference:count() == 0 then return end
+  local error_of = relative(x, reference)
+  assert.is_true(error_of < bound, ("%s is off by %.3g of its norm, allowed %.3g"):format(name, error_of, bound))
+end
+
+local function check(g, kind)
+  local lay = layout(kind, g.lens, g.L)
+  local outputs, leaves, layer, over_pairs = g.run(g, lay)
+  over_pairs = over_pairs or {}
+  local function placed(name, x) return (over_pairs[name] and lay.pairs or lay.rows)(x) end
+  local function valid(name, x) return (over_pairs[name] and lay.valid_pairs or lay.valid)(x) end
+  local loss
+  for name, x in pairs(outputs) do
+    expect("out." .. name, valid(name, x), valid(name, placed(name, g.tensors["out." .. name])), OUTPUT)
+    local cotangent = g.tensors["cot." .. name]
+    if cotangent then
+      local part = (x * placed(name, cotangent)):sum()
+      loss = loss and loss + part or part
+    end
+  end
+  if not loss then return end
+  loss:backward()
+  for name, x in pairs(leaves) do
+    local reference = g.tensors["grad.in." .. name]
+    if reference then
+      expect("grad.in." .. name, valid(name, x:grad()), valid(name, placed(name, reference)), GRADIENT)
+    end
+  end
+  local state = layer and layer:state() or {}
+  for name, reference in pairs(g.tensors) do
+    local key = name:match "^grad%.param%.(.*)$"
+    if key then expect(name, state[key] and state[key]:grad(), reference, GRADIENT) end
+  end
+end
+
+-- Longest prefix first: "ipa" must not take "ipa_..." from a longer name.
+local function runner_of(name)
+  local best
+  for prefix in pairs(runners) do
+    if name:sub(1, #prefix + 1) == prefix .. "_" and (not best or #prefix > #best) then best = prefix end
+  end
+  return best
+end
+
+local function sizes(meta)
+  local lens = {}
+  for n in (meta.lens or ""):gmatch "%d+" do lens[#lens + 1] = tonumber(n) end
+  return { meta = meta, lens = lens, L = tonumber(meta.L) }
+end
+
+local function read(path)
+  local tensors, meta = mf.load(path)
+  local g = sizes(meta)
+  g.tensors = tensors
+  return g
+end
+
+-- Padding cannot be seen by a layer that masks it and asks for no neighbours; where every position is real there is none.
+local function runs_packed(prefix, g)
+  local full = true
+  for _, n in ipairs(g.lens) do full = full and n == g.L end
+  if full then return true end
+  if prefix == "node_transition" or prefix:find "^edge_transition" then return false end
+  return g.meta.mode ~= "flash_1d_bias"
+end
+
+-- ---- the specs ----------------------------------------------------------------------------------------------
+
+local folder = golden_folder()
+
+local function feature_case(path, prefix)
+  local g = read(path)
+  if prefix == "index_embedding" then
+    local out = mf.geometry.index_embedding(g.tensors["in.index"], number(g.meta, "embed_size"), number(g.meta, "max_len"))
+    expect("out", out, g.tensors["out.out"], OUTPUT)
+    return
+  end
+  local lay = layout("padded", g.lens, g.L)
+  local index, distance = mf.geometry.neighbours(lay.rows(g.tensors["in.pos"]), nil, number(g.meta, "k"), lay.packing)
+  local one_hot = mf.geometry.distogram(distance, number(g.meta, "min_bin"), number(g.meta, "max_bin"), number(g.meta, "num_bins"))
+  assert.same(lay.rows(g.tensors["out.index"]):totable(), index:totable())
+  expect("distogram", one_hot, lay.rows(g.tensors["out.distogram"]), OUTPUT)
+end
+
+describe("the golden vectors", function()
+  if not folder then
+    pending("skipped: no shared data")
+    return
+  end
+  for _, path in ipairs(files.list(folder, { ".safetensors" })) do
+    local name = path:match "([^/]+)%.safetensors$"
+    local prefix = runner_of(name)
+    if prefix then
+      it(("agree with %s, padded"):format(name), function()
+        local g = read(path)
+        g.run = runners[prefix]
+        check(g, "padded")
+      end)
+      local meta = mf.archive(path):metadata()
+      if runs_packed(prefix, sizes(meta)) then
+        it(("agree with %s, packed"):format(name), function()
+          local g = read(path)
+          g.run = runners[prefix]
+          check(g, "packed")
+        end)
+      end
+    elseif name:find "^index_embedding" or name:find "^distogram_knn" then
+      it(("agree with %s"):format(name), function() feature_case(path, name:match "^(.*)_%a+$") end)
+    end
+  end
+end)

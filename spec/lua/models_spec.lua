@@ -1,0 +1,207 @@
+-- Whole networks: sizes to the last parameter, invariance, packs, checkpointing, what a flow asks of them.
+local mf = require "moonfold"
+local help = require "spec.support.nn"
+
+local tiny = {
+  node = 16, edge = 8, hidden = 4, heads = 2, query_points = 2, value_points = 3, blocks = 2, neighbours = 3, feat = 4, bins = 6,
+  transformer_heads = 2,
+}
+
+local function model_of(o, kind)
+  local options = { rng = mf.rng(91) }
+  for key, value in pairs(tiny) do options[key] = value end
+  for key, value in pairs(o or {}) do options[key] = value end
+  return help.stir(mf.models[kind or "flash_ipa"](options), mf.rng(92))
+end
+
+local function inputs_of(lengths, rng, width)
+  local packing = mf.packing(lengths)
+  local n = packing:total()
+  local R, t = help.chain(n, rng)
+  return {
+    rotations = R, translations = t * 10, packing = packing, node_embeddings = mf.randn(n, width or 16, { rng = rng }),
+    trans_sc = t * 10 + mf.randn(n, 3, { rng = rng }),
+  }
+end
+
+local MODES = { "flash_1d_bias", "flash_2d_factorize_bias", "flash_no_bias", "orig_2d_bias", "orig_no_bias" }
+
+describe("the flash_ipa network", function()
+  it("has the published number of parameters in every mode", function()
+    local sizes = {
+      flash_1d_bias = 17570676, orig_2d_bias = 16680196, flash_2d_factorize_bias = 17357448, flash_no_bias = 16235412,
+      orig_no_bias = 16235412,
+    }
+    for mode, size in pairs(sizes) do
+      assert.equal(size, mf.models.flash_ipa({ mode = mode, max_len = 64 }):count(), mode)
+      collectgarbage()
+    end
+    assert.equal(17357448 + 2, mf.models.flash_ipa({ mode = "flash_2d_factorize_bias", max_len = 65 }):count())
+  end)
+
+  it("has the published number of parameters in every part", function()
+    local model = mf.models.flash_ipa {}
+    local trunk = model.trunk
+    local sizes = {
+      ipa_0 = 1393616, ipa_ln_1 = 512, seq_tfmr_2 = 791552, post_tfmr_3 = 65792, node_transition_4 = 197888, bb_update_5 = 1542,
+      edge_transition_4 = 510208,
+    }
+    for name, size in pairs(sizes) do assert.equal(size, trunk[name]:count(), name) end
+    assert.is_nil(trunk.edge_transition_5)
+    assert.equal(314224, model.edge_embedder:count())
+  end)
+
+  it("understands the public option names, and refuses two names of one thing", function()
+    local model = mf.models.flash_ipa {
+      node_embed_size = 16, edge_embed_size = 8, c_hidden = 4, no_heads = 2, num_blocks = 1, k = 3,
+    }
+    assert.equal(16, model._options.node)
+    assert.equal(3, model._options.neighbours)
+    assert.has_error(function() mf.models.flash_ipa { node = 16, node_embed_size = 32 } end)
+  end)
+
+  for _, mode in ipairs(MODES) do
+    it(("turns with its input and is blind to where it lies (%s)"):format(mode), function()
+      local rng = mf.rng(93)
+      local model = model_of { mode = mode, max_len = 20 }
+      local a = inputs_of({ 20, 11 }, rng)
+      local G = mf.random.rotations(1, { rng = rng }):squeeze(1)
+      local shift = mf.tensor { 30, -50, 70 }
+      local b = {}
+      for key, value in pairs(a) do b[key] = value end
+      b.rotations, b.translations = G:matmul(a.rotations), a.translations:matmul(G:t()) + shift
+      b.trans_sc = a.trans_sc:matmul(G:t()) + shift
+      mf.no_grad(function()
+        local x, y = model(a), model(b)
+        help.close(y.node, x.node, 2e-5)
+        help.close(y.rotations, G:matmul(x.rotations), 2e-5)
+        help.close(y.translations, x.translations:matmul(G:t()) + shift, 2e-5)
+      end)
+    end)
+
+    it(("gives each chain of a pack what it gives it alone (%s)"):format(mode), function()
+      local model = model_of { mode = mode, max_len = 9 }
+      local a = inputs_of({ 5, 9, 1 }, mf.rng(94))
+      local alone = { packing = mf.packing { 9 } }
+      for key, value in pairs(a) do if key ~= "packing" then alone[key] = value:narrow(1, 6, 9) end end
+      mf.no_grad(function()
+        local x, y = model(a), model(alone)
+        help.close(y.translations, x.translations:narrow(1, 6, 9), 2e-6)
+        help.close(y.rotations, x.rotations:narrow(1, 6, 9), 2e-6)
+      end)
+    end)
+
+    it(("recomputes to the same gradients when checkpointed (%s)"):format(mode), function()
+      local plain, saved = model_of { mode = mode, max_len = 8 }, model_of { mode = mode, max_len = 8, checkpoint = true }
+      local a = inputs_of({ 8, 3 }, mf.rng(95))
+      local function gradients(model)
+        a.node_embeddings = a.node_embeddings:detach():clone():require_grad()
+        local out = model(a)
+        local loss = (out.translations * 0.1):square():sum() + out.rotations:narrow(2, 1, 1):sum() + out.node:square():sum()
+        loss:backward()
+        local list = { a.node_embeddings:grad() }
+        for _, p in ipairs(model:named_parameters()) do list[#list + 1] = p[2]:grad() or mf.zeros(1) end
+        return list
+      end
+      local x, y = gradients(plain), gradients(saved)
+      assert.equal(#x, #y)
+      for i = 1, #x do
+        -- A parameter may have no say (a bias before a softmax): compare to the larger of its norm and rounding.
+        assert.is_true((x[i] - y[i]):norm():item() <= 1e-5 * math.max(1e-2, x[i]:norm():item()))
+      end
+    end)
+  end
+
+  it("keeps frames that are fixed or masked", function()
+    local model = model_of {}
+    local a = inputs_of({ 6 }, mf.rng(96))
+    a.fixed, a.mask = mf.tensor { 1, 0, 0, 0, 0, 1 }, mf.tensor { 1, 1, 0, 1, 1, 1 }
+    local out = model(a)
+    for _, row in ipairs { 1, 3, 6 } do
+      help.close(out.translations:narrow(1, row, 1), a.translations:narrow(1, row, 1), 1e-6)
+      help.close(out.rotations:narrow(1, row, 1), a.rotations:narrow(1, row, 1), 1e-6)
+    end
+    assert.is_true(help.relative(out.translations:narrow(1, 2, 1), a.translations:narrow(1, 2, 1)) > 1e-4)
+  end)
+
+  it("answers a noisy batch without node embeddings", function()
+    local model = model_of {}
+    local a = inputs_of({ 6, 5 }, mf.rng(97))
+    a.node_embeddings = nil
+    assert.has_error(function() model(a) end)
+    a.t = mf.tensor { 0.2, 0.7 }
+    local early = model(a)
+    assert.same({ 11, 3 }, early.translations:shape())
+    assert.same({ 11, 3, 3 }, early.rotations:shape())
+    a.t = mf.tensor { 0.2, 0.1 }
+    local late = model(a)
+    help.close(late.translations:narrow(1, 1, 6), early.translations:narrow(1, 1, 6), 1e-6)
+    assert.is_true(help.relative(late.translations:narrow(1, 7, 5), early.translations:narrow(1, 7, 5)) > 1e-6)
+  end)
+
+  it("takes dense pairs from outside in the modes that have them", function()
+    local a = inputs_of({ 5 }, mf.rng(98))
+    a.edge_embeddings = mf.randn(25, 8, { rng = mf.rng(99) })
+    local model = model_of { mode = "orig_2d_bias" }
+    local out = model(a)
+    a.edge_mask = mf.zeros(25)
+    assert.is_true(help.relative(model(a).node, out.node) > 1e-6)
+    assert.has_error(function() model_of {}(a) end)
+  end)
+
+  it("holds less for backward when checkpointed", function()
+    local a = inputs_of({ 200 }, mf.rng(100))
+    local function peak(checkpoint)
+      local model = model_of { checkpoint = checkpoint, blocks = 6 }
+      collectgarbage()
+      collectgarbage()
+      local before = mf.memory().live
+      mf.reset_peak()
+      model(a).translations:sum():backward()
+      return mf.memory().peak - before
+    end
+    assert.is_true(peak(true) < 0.5 * peak(false))
+  end)
+end)
+
+describe("the denoiser", function()
+  it("has the parameters of RNA-FrameFlow, dense and flash", function()
+    assert.equal(16879892, mf.models.denoiser({ mode = "orig_2d_bias", torsions = "rna" }):count())
+    collectgarbage()
+    local flash = mf.models.denoiser { torsions = "rna", k = 20 }
+    assert.equal(17921732, flash:count())
+    local tensors = 0
+    for _ in pairs(flash:state()) do tensors = tensors + 1 end
+    assert.equal(410, tensors)
+  end)
+
+  it("predicts frames and torsions from a noisy batch", function()
+    local a = inputs_of({ 6, 5 }, mf.rng(101))
+    a.t, a.node_embeddings = mf.tensor { 0.3, 0.9 }, nil
+    for kind, angles in pairs { protein = 1, rna = 8 } do
+      local out = model_of({ torsions = kind, position = 8, time = 8 }, "denoiser")(a)
+      assert.same({ 11, angles, 2 }, out.torsions:shape())
+      assert.is_true(help.apart(out.torsions:square():sum(3), mf.ones(11, angles)) < 1e-5)
+      assert.same({ 11, 3 }, out.translations:shape())
+    end
+    assert.is_nil(model_of({ position = 8, time = 8 }, "denoiser")(a).torsions)
+    assert.has_error(function() mf.models.denoiser { torsions = "dna" } end)
+  end)
+
+  it("learns: a few steps bring the loss down", function()
+    local rng = mf.rng(102)
+    local model = model_of({ position = 8, time = 8, torsions = "protein" }, "denoiser")
+    local a = inputs_of({ 12, 9 }, rng)
+    a.t, a.node_embeddings = mf.tensor { 0.3, 0.9 }, nil
+    local target = a.translations + mf.randn(21, 3, { rng = rng })
+    local opt = mf.optim.adamw(model:parameters(), { lr = 3e-3 })
+    local first, last
+    for _ = 1, 12 do
+      local loss = (model(a).translations - target):square():mean()
+      last = loss:item()
+      first = first or last
+      opt:step(loss)
+    end
+    assert.is_true(last < 0.8 * first)
+  end)
+end)
