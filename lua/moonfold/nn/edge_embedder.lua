@@ -4,7 +4,7 @@
 --     orig_no_bias              nothing
 --     orig_2d_bias              z (P, edge)              MLP( n_i | n_j | Lin E(i - j) | D(t_ij) | D(sc_ij) ) m_i m_j
 --     flash_no_bias             nothing
---     flash_1d_bias             z (N, 2, r, edge)        per factor and rank: MLP( Lin s | Lin E(i) | Lin kappa(t) | Lin kappa(sc) )
+--     flash_1d_bias             z (N, 2, r, edge)        per factor and rank: MLP( Lin s | Lin E(i) | Lin kappa(t) | Lin kappa(sc))
 --     flash_2d_factorize_bias   z (N, 2, r, edge)        the dense z, compressed by `nn.factorizer`
 --
 -- kappa lists, for the k nearest neighbours, the one-hot distance D and the embedding of the neighbour's position: its memory

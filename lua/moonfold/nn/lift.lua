@@ -43,7 +43,8 @@ function M.gauge(R, t, kind, mask, packing)
   local axes, origin = mf.geometry.gauge(R:detach(), t:detach(), mask, packing)
   origin = origin:segment_expand(packing)
   if kind == "centred" then return R, t - origin end
-  axes = axes:segment_expand(packing)
+  -- A frame that is not quite orthogonal (or not at all) must still give a rigid motion: the nearest rotation.
+  axes = mf.geometry.quat_to_rot(mf.geometry.rot_to_quat(axes)):segment_expand(packing)
   local zero = mf.zeros(t:size(1), 3, { dtype = t:dtype(), device = t:device() })
   local columns = mf.geometry.invert_apply(axes, zero, R:transpose(2, 3))
   return columns:transpose(2, 3), mf.geometry.invert_apply(axes, origin, t)
