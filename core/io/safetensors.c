@@ -305,7 +305,7 @@ static mf_status find_entry(const entry **out, const char *op, const mf_archive 
 }
 
 mf_status mf_archive_info(const mf_archive *a, int64_t i, int *dtype, int *ndim, int64_t *shape, int64_t *bytes) {
-    const entry *e;
+    const entry *e = NULL;
     MF_TRY(find_entry(&e, "archive.info", a, i));
     if (dtype) *dtype = e->dtype;
     if (ndim) *ndim = e->ndim;
@@ -329,14 +329,14 @@ static mf_status make_tensor(mf_tensor **out, const mf_archive *a, const entry *
 
 mf_status mf_archive_tensor(mf_tensor **out, const mf_archive *a, mf_ctx *ctx, int64_t i) {
     *out = NULL;
-    const entry *e;
+    const entry *e = NULL;
     MF_TRY(find_entry(&e, "archive.tensor", a, i));
     return make_tensor(out, a, e, ctx, e->shape, a->data + e->begin);
 }
 
 mf_status mf_archive_rows(mf_tensor **out, const mf_archive *a, mf_ctx *ctx, int64_t i, int64_t first, int64_t count) {
     *out = NULL;
-    const entry *e;
+    const entry *e = NULL;
     MF_TRY(find_entry(&e, "archive.rows", a, i));
     if (e->ndim == 0) return mf__fail(MF_ESHAPE, "archive.rows: '%s': tensor '%.200s' has no axis", a->path, e->name);
     int64_t rows = e->shape[0];

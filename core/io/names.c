@@ -1,0 +1,193 @@
+/* names.c: interned strings, a map of small keys, decimal numbers. */
+#include "names.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t hash_text(const char *text, int64_t bytes) {
+    uint32_t h = 2166136261u;    /* FNV-1a */
+    for (int64_t i = 0; i < bytes; i++) h = (h ^ (unsigned char)text[i]) * 16777619u;
+    return h ^ h >> 15;
+}
+
+mf_status mf__names_init(mf__names *names) {
+    memset(names, 0, sizeof *names);
+    int32_t empty;
+    return mf__names_add(names, &empty, "", 0);
+}
+
+void mf__names_free(mf__names *names) {
+    free(names->bytes);
+    free(names->offset);
+    free(names->slots);
+    memset(names, 0, sizeof *names);
+}
+
+/* The slot of the text, or the free one where it belongs. */
+static int32_t *find_slot(const mf__names *names, const char *text, int64_t bytes) {
+    uint32_t mask = (uint32_t)names->n_slots - 1;
+    for (uint32_t i = hash_text(text, bytes) & mask;; i = (i + 1) & mask) {
+        int32_t *slot = &names->slots[i];
+        if (*slot == 0) return slot;
+        const char *s = mf__name(names, *slot - 1);
+        if (strncmp(s, text, (size_t)bytes) == 0 && s[bytes] == '\0') return slot;
+    }
+}
+
+int32_t mf__names_find(const mf__names *names, const char *text, int64_t bytes) {
+    return names->n_slots ? *find_slot(names, text, bytes) - 1 : -1;
+}
+
+static mf_status no_memory(void) { return mf__fail(MF_ENOMEM, "structure: no memory for names"); }
+
+static mf_status grow_slots(mf__names *names) {
+    int32_t wanted = names->n_slots ? 2 * names->n_slots : 256;
+    int32_t *slots = calloc((size_t)wanted, sizeof *slots);
+    if (!slots) return no_memory();
+    free(names->slots);
+    names->slots = slots;
+    names->n_slots = wanted;
+    for (int32_t i = 0; i < names->count; i++) {
+        const char *s = mf__name(names, i);
+        *find_slot(names, s, (int64_t)strlen(s)) = i + 1;
+    }
+    return MF_OK;
+}
+
+mf_status mf__names_add(mf__names *names, int32_t *out, const char *text, int64_t bytes) {
+    if (names->count >= names->n_slots / 2) {
+        if (names->count >= 1 << 29) return mf__fail(MF_EFORMAT, "structure: too many distinct names");
+        MF_TRY(grow_slots(names));
+    }
+    int32_t *slot = find_slot(names, text, bytes);
+    if (*slot) {
+        *out = *slot - 1;
+        return MF_OK;
+    }
+    if (names->count == names->offsets) {
+        int32_t wanted = names->offsets ? 2 * names->offsets : 128;
+        int64_t *offset = realloc(names->offset, (size_t)wanted * sizeof *offset);
+        if (!offset) return no_memory();
+        names->offset = offset;
+        names->offsets = wanted;
+    }
+    if (names->capacity - names->used <= bytes) {
+        int64_t wanted = 2 * (names->capacity + bytes) + 1024;
+        char *grown = realloc(names->bytes, (size_t)wanted);
+        if (!grown) return no_memory();
+        names->bytes = grown;
+        names->capacity = wanted;
+    }
+    memcpy(names->bytes + names->used, text, (size_t)bytes);
+    names->bytes[names->used + bytes] = '\0';
+    names->offset[names->count] = names->used;
+    names->used += bytes + 1;
+    *out = names->count++;
+    *slot = names->count;
+    return MF_OK;
+}
+
+static uint64_t hash_key(mf__key k) {
+    uint64_t h = k.a * 0x9e3779b97f4a7c15u ^ (k.b + 0x7f4a7c15u) * 0xbf58476d1ce4e5b9u ^ (k.c + 0x1ce4e5b9u) * 0x94d049bb133111ebu;
+    h = (h ^ h >> 29) * 0xbf58476d1ce4e5b9u;
+    return h ^ h >> 32;
+}
+
+static mf__map_slot *find_key(mf__map_slot *slots, int64_t n_slots, mf__key key) {
+    uint64_t mask = (uint64_t)n_slots - 1;
+    for (uint64_t i = hash_key(key) & mask;; i = (i + 1) & mask) {
+        mf__map_slot *s = &slots[i];
+        if (s->value < 0 || (s->key.a == key.a && s->key.b == key.b && s->key.c == key.c)) return s;
+    }
+}
+
+mf_status mf__map_get(mf__map *map, int64_t **out, mf__key key, int64_t fresh) {
+    if (map->count >= map->n_slots / 2) {
+        int64_t wanted = map->n_slots ? 2 * map->n_slots : 256;
+        mf__map_slot *slots = malloc((size_t)wanted * sizeof *slots);
+        if (!slots) return mf__fail(MF_ENOMEM, "structure: no memory for %lld keys", (long long)wanted);
+        for (int64_t i = 0; i < wanted; i++) slots[i].value = -1;
+        for (int64_t i = 0; i < map->n_slots; i++)
+            if (map->slots[i].value >= 0) *find_key(slots, wanted, map->slots[i].key) = map->slots[i];
+        free(map->slots);
+        map->slots = slots;
+        map->n_slots = wanted;
+    }
+    mf__map_slot *s = find_key(map->slots, map->n_slots, key);
+    if (s->value < 0) {
+        *s = (mf__map_slot){key, fresh};
+        map->count++;
+    }
+    *out = &s->value;
+    return MF_OK;
+}
+
+void mf__map_free(mf__map *map) { free(map->slots); }
+
+int mf__parse_int(int *out, const char *text, int64_t bytes) {
+    int64_t i = 0, value = 0;
+    int negative = bytes > 0 && text[0] == '-';
+    if (bytes > 0 && (text[0] == '-' || text[0] == '+')) i = 1;
+    if (i == bytes || bytes - i > 9) return 0;
+    for (; i < bytes; i++) {
+        if (text[i] < '0' || text[i] > '9') return 0;
+        value = 10 * value + (text[i] - '0');
+    }
+    *out = (int)(negative ? -value : value);
+    return 1;
+}
+
+/* A mantissa of at most 18 digits and a power of ten: exact for the 15 digits that coordinates have. CIF's
+ * standard uncertainty, 1.234(5), is passed over. */
+int mf__parse_real(double *out, const char *text, int64_t bytes) {
+    const char *p = text, *end = text + bytes;
+    int negative = 0, digits = 0, exponent = 0, any = 0;
+    int64_t mantissa = 0;
+    if (p < end && (*p == '-' || *p == '+')) negative = *p++ == '-';
+    for (int point = 0; p < end; p++) {
+        if (*p == '.' && !point) { point = 1; continue; }
+        if (*p < '0' || *p > '9') break;
+        any = 1;
+        if (digits < 18) {
+            mantissa = 10 * mantissa + (*p - '0');
+            if (mantissa) digits++;
+            exponent -= point;
+        } else if (!point) {
+            exponent++;
+        }
+    }
+    if (!any) return 0;
+    if (p < end && (*p == 'e' || *p == 'E')) {
+        int64_t stop = end - ++p;
+        const char *bracket = memchr(p, '(', (size_t)stop);
+        int power;
+        if (!mf__parse_int(&power, p, bracket ? bracket - p : stop) || power > 9999 || power < -9999) return 0;
+        exponent += power;
+        p = bracket ? bracket : end;
+    }
+    if (p < end && *p == '(') {
+        const char *q = p + 1;
+        while (q < end && *q >= '0' && *q <= '9') q++;
+        if (q == p + 1 || q + 1 != end || *q != ')') return 0;
+        p = end;
+    }
+    if (p != end) return 0;
+    static const double tens[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    double value = (double)mantissa;
+    if (exponent < 0 && exponent >= -22) value /= tens[-exponent];
+    else if (exponent > 0 && exponent <= 22) value *= tens[exponent];
+    else if (exponent != 0 && mantissa != 0) value = (double)((long double)mantissa * powl(10.0L, exponent));
+    *out = negative ? -value : value;
+    return isfinite(value);
+}
+
+int mf__format_fixed(char *text, double value, int decimals, int width) {
+    static const int64_t tens[] = {1, 10, 100, 1000, 10000};
+    mf_assert(decimals >= 1 && decimals <= 4 && fabs(value) < 1e13);
+    int64_t scaled = llround(value * (double)tens[decimals]);
+    int64_t whole = llabs(scaled) / tens[decimals], part = llabs(scaled) % tens[decimals];
+    char digits[48];
+    snprintf(digits, sizeof digits, "%s%lld.%0*lld", scaled < 0 ? "-" : "", (long long)whole, decimals, (long long)part);
+    return snprintf(text, 40, "%*s", width, digits);
+}
