@@ -194,7 +194,7 @@ function methods.atoms(s, chain, names)
   for i, name in ipairs(names) do list[i - 1] = name end
   local x, mask = ffi.new "mf_tensor *[1]", ffi.new "mf_tensor *[1]"
   check(C.mf_structure_atoms(x, mask, s.handle, binding.ctx, chain - 1, list, #names))
-  return binding.adopt(x), binding.adopt(mask)
+  return binding.adopt(x[0]), binding.adopt(mask[0])
 end
 
 --- Writes the structure, atomically; a name that ends in .gz is compressed.
