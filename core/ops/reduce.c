@@ -318,7 +318,6 @@ static mf_status segment(mf_tensor **out, const mf_tensor *x, const mf_packing *
 }
 
 mf_status mf__segment_sum_fwd(mf_call *c) {
-    if (!c->p.packing) return mf__fail(MF_EVALUE, "segment_sum: a packing is missing");
     MF_TRY(mf__fits("segment_sum", c->in[0], c->p.packing));
     return segment(&c->out[0], c->in[0], c->p.packing, 0);
 }
@@ -328,7 +327,7 @@ mf_status mf__segment_sum_bwd(mf_grad_call *g) { return segment(&g->din[0], g->d
 mf_status mf__segment_expand_fwd(mf_call *c) {
     const mf_tensor *x = c->in[0];
     const mf_packing *packing = c->p.packing;
-    if (!packing) return mf__fail(MF_EVALUE, "segment_expand: a packing is missing");
+    if (!packing) return mf__fail(MF_EVALUE, "segment_expand: no packing given");
     if (x->ndim == 0 || x->shape[0] != packing->count)
         return mf__fail(MF_ESHAPE, "segment_expand: %s must have %lld along axis 1, one per sequence of the packing", mf__shape(x).text,
                         (long long)packing->count);
