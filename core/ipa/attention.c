@@ -1,0 +1,188 @@
+/* attention.c: attention over packed sequences as operators: shapes checked, kernels called, gradients wired.
+ *
+ *     attention        softmax(q k' + key_bias) v                          per sequence and head, never L x L
+ *     pair_attention   softmax(q k' + key_bias + pair_bias) (v, pair_value)   pairs dense, as given
+ *
+ * Both keep their inputs, their outputs and lse (N, H): backward recomputes the weights from those. Scale and points are the
+ * caller's: columns of q and k (the lift), or terms of key_bias. */
+#include "../ops/op.h"
+
+enum { Q, K, V, KEY_BIAS, PAIR_BIAS, PAIR_VALUE, INPUTS };
+enum { PRECISION = 0 };
+
+/* The inputs, contiguous; an absent one stays NULL. Release with drop(). */
+typedef struct inputs {
+    mf_tensor *x[INPUTS];
+} inputs;
+
+static mf_status gather(inputs *f, const mf_tensor *const *in, int n) {
+    for (int i = 0; i < n; i++)
+        if (in[i]) MF_TRY(mf__contiguous(&f->x[i], in[i]));
+    return MF_OK;
+}
+static void drop(inputs *f) {
+    for (int i = 0; i < INPUTS; i++) mf_tensor_release(f->x[i]);
+}
+static void *data(const mf_tensor *x) { return x ? mf__data(x) : NULL; }
+
+/* q, k (N, H, dqk), v (N, H, dv), key_bias (N, H) of one real type. */
+static mf_status check(const char *op, const mf_call *c) {
+    const mf_packing *packing = c->p.packing;
+    for (int i = Q; i <= V; i++) MF_TRY(mf__usable(op, c->in[i]));
+    if (!packing) return mf__fail(MF_EVALUE, "%s: a packing is missing", op);
+    const mf_tensor *q = c->in[Q], *k = c->in[K], *v = c->in[V];
+    for (int i = 0; i < c->n_in; i++) {
+        const mf_tensor *x = c->in[i];
+        if (!x) continue;
+        if (!mf__is_real(x->dtype))
+            return mf__fail(MF_EDTYPE, "%s: %s, float32 or float64 expected; `precision` sets what products round to", op, mf_dtype_name(x->dtype));
+        if (x->dtype != q->dtype)
+            return mf__fail(MF_EDTYPE, "%s: q is %s, another input %s; one type expected", op, mf_dtype_name(q->dtype), mf_dtype_name(x->dtype));
+    }
+    const int64_t n = packing->total;
+    const int fits = q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && q->shape[0] == n && k->shape[0] == n && v->shape[0] == n &&
+                     k->shape[1] == q->shape[1] && v->shape[1] == q->shape[1] && k->shape[2] == q->shape[2];
+    if (!fits)
+        return mf__fail(MF_ESHAPE, "%s: q %s, k %s, v %s; expected q and k (N, H, dqk), v (N, H, dv) with N = %lld, the packing's total", op,
+                        mf__shape(q).text, mf__shape(k).text, mf__shape(v).text, (long long)n);
+    const mf_tensor *bias = c->in[KEY_BIAS];
+    if (bias && (bias->ndim != 2 || bias->shape[0] != n || bias->shape[1] != q->shape[1]))
+        return mf__fail(MF_ESHAPE, "%s: key_bias %s must be (%lld, %lld), residues and heads", op, mf__shape(bias).text, (long long)n,
+                        (long long)q->shape[1]);
+    return MF_OK;
+}
+
+static mf_attention_args arguments(const inputs *f, const mf_packing *packing, int precision) {
+    const mf_tensor *q = f->x[Q], *v = f->x[V];
+    return (mf_attention_args){.dtype = q->dtype, .precision = precision, .heads = q->shape[1], .dqk = q->shape[2], .dv = v->shape[2],
+                               .packing = packing, .q = mf__data(q), .k = mf__data(f->x[K]), .v = mf__data(v), .key_bias = data(f->x[KEY_BIAS]),
+                               .pair_bias = data(f->x[PAIR_BIAS]), .pair_value = data(f->x[PAIR_VALUE]),
+                               .dz = f->x[PAIR_VALUE] ? f->x[PAIR_VALUE]->shape[1] : 0};
+}
+
+/* The gradient of input i like the input, where it is wanted; its data in *to. */
+static mf_status want(void **to, mf_grad_call *g, int i) {
+    *to = NULL;
+    if (i >= g->n_in || !g->in[i] || !g->wanted[i]) return MF_OK;
+    MF_TRY(mf__new_like(&g->din[i], g->in[i]));
+    *to = mf__data(g->din[i]);
+    return MF_OK;
+}
+
+mf_status mf__attention_fwd(mf_call *c) {
+    MF_TRY(check("attention", c));
+    const int precision = (int)c->p.i[PRECISION];
+    if (precision < MF_EXACT || precision > MF_TF32)
+        return mf__fail(MF_EVALUE, "attention: precision %d is none of exact, fp16, bf16, tf32", precision);
+    const mf_tensor *q = c->in[Q], *v = c->in[V];
+    inputs f = {.x = {NULL}};
+    mf_status status;
+    MF_TRY_OUT(gather(&f, c->in, c->n_in));
+    MF_TRY_OUT(mf__new_like(&c->out[0], v));
+    MF_TRY_OUT(mf__new(&c->saved[0], q->device, q->dtype, 2, q->shape));
+    mf_attention_args a = arguments(&f, c->p.packing, precision);
+    a.out = mf__data(c->out[0]);
+    a.lse = mf__data(c->saved[0]);
+    status = mf__kernels(q)->attention(q->device, &a);
+out:
+    drop(&f);
+    return status;
+}
+
+mf_status mf__attention_bwd(mf_grad_call *g) {
+    inputs f = {.x = {NULL}};
+    mf_tensor *dout = NULL;
+    mf_status status;
+    MF_TRY_OUT(gather(&f, (const mf_tensor *const *)g->in, g->n_in));
+    MF_TRY_OUT(mf__contiguous(&dout, g->dout[0]));
+    mf_attention_args a = arguments(&f, g->p->packing, (int)g->p->i[PRECISION]);
+    a.out = mf__data(g->out[0]);
+    a.lse = mf__data(g->saved[0]);
+    a.dout = mf__data(dout);
+    MF_TRY_OUT(want(&a.dq, g, Q));
+    MF_TRY_OUT(want(&a.dk, g, K));
+    MF_TRY_OUT(want(&a.dv_, g, V));
+    MF_TRY_OUT(want(&a.dkey_bias, g, KEY_BIAS));
+    status = mf__kernels(dout)->attention_grad(g->device, &a);
+out:
+    mf_tensor_release(dout);
+    drop(&f);
+    return status;
+}
+
+/* pair_bias (P, H) and pair_value (P, dz). */
+static mf_status check_pairs(const mf_call *c) {
+    const long long pairs = (long long)c->p.packing->pairs, heads = (long long)c->in[Q]->shape[1];
+    const mf_tensor *bias = c->in[PAIR_BIAS], *value = c->in[PAIR_VALUE];
+    if (bias && (bias->ndim != 2 || bias->shape[0] != pairs || bias->shape[1] != heads))
+        return mf__fail(MF_ESHAPE, "pair_attention: pair_bias %s must be (%lld, %lld), the packing's pairs and the heads", mf__shape(bias).text, pairs, heads);
+    if (value && (value->ndim != 2 || value->shape[0] != pairs))
+        return mf__fail(MF_ESHAPE, "pair_attention: pair_value %s must be (%lld, dz), the packing's pairs and any width", mf__shape(value).text, pairs);
+    return MF_OK;
+}
+
+mf_status mf__pair_attention_fwd(mf_call *c) {
+    MF_TRY(check("pair_attention", c));
+    MF_TRY(check_pairs(c));
+    const mf_tensor *q = c->in[Q], *v = c->in[V], *value = c->in[PAIR_VALUE];
+    const int64_t pair_shape[3] = {q->shape[0], q->shape[1], value ? value->shape[1] : 0};
+    inputs f = {.x = {NULL}};
+    mf_status status;
+    MF_TRY_OUT(gather(&f, c->in, c->n_in));
+    MF_TRY_OUT(mf__new_like(&c->out[0], v));
+    MF_TRY_OUT(mf__new(&c->out[1], q->device, q->dtype, 3, pair_shape));
+    MF_TRY_OUT(mf__new(&c->saved[0], q->device, q->dtype, 2, q->shape));
+    mf_attention_args a = arguments(&f, c->p.packing, MF_EXACT);
+    a.out = mf__data(c->out[0]);
+    a.pair_out = value ? mf__data(c->out[1]) : NULL;
+    a.lse = mf__data(c->saved[0]);
+    status = mf__kernels(q)->pair_attention(q->device, &a);
+out:
+    drop(&f);
+    return status;
+}
+
+mf_status mf__pair_attention_bwd(mf_grad_call *g) {
+    inputs f = {.x = {NULL}};
+    mf_tensor *dout = NULL, *dpair_out = NULL;
+    mf_status status;
+    MF_TRY_OUT(gather(&f, (const mf_tensor *const *)g->in, g->n_in));
+    if (g->dout[0]) MF_TRY_OUT(mf__contiguous(&dout, g->dout[0]));
+    else MF_TRY_OUT(mf__new_zeros(&dout, g->device, g->out[0]->dtype, 3, g->out[0]->shape));    /* only pair_out was used */
+    const int pair_values = f.x[PAIR_VALUE] && g->dout[1];
+    if (pair_values) MF_TRY_OUT(mf__contiguous(&dpair_out, g->dout[1]));
+    mf_attention_args a = arguments(&f, g->p->packing, MF_EXACT);
+    a.out = mf__data(g->out[0]);
+    a.lse = mf__data(g->saved[0]);
+    a.dout = mf__data(dout);
+    a.pair_out_in = pair_values ? mf__data(g->out[1]) : NULL;
+    a.dpair_out = data(dpair_out);
+    MF_TRY_OUT(want(&a.dq, g, Q));
+    MF_TRY_OUT(want(&a.dk, g, K));
+    MF_TRY_OUT(want(&a.dv_, g, V));
+    MF_TRY_OUT(want(&a.dkey_bias, g, KEY_BIAS));
+    MF_TRY_OUT(want(&a.dpair_bias, g, PAIR_BIAS));
+    if (pair_values) MF_TRY_OUT(want(&a.dpair_value, g, PAIR_VALUE));
+    status = mf__kernels(dout)->pair_attention_grad(g->device, &a);
+out:
+    mf_tensor_release(dout);
+    mf_tensor_release(dpair_out);
+    drop(&f);
+    return status;
+}
+
+mf_status mf_attention(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias,
+                       const mf_packing *packing, int precision) {
+    const mf_params p = {.i = {[PRECISION] = precision}, .packing = packing};
+    return mf__run1(out, MF_OP_attention, (const mf_tensor *[]){q, k, v, key_bias}, 4, &p);
+}
+
+mf_status mf_pair_attention(mf_tensor **out, mf_tensor **pair_out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v,
+                            const mf_tensor *key_bias, const mf_tensor *pair_bias, const mf_tensor *pair_value, const mf_packing *packing) {
+    const mf_params p = {.packing = packing};
+    mf_tensor *outs[2];
+    mf_status status = mf__run(outs, 2, MF_OP_pair_attention, (const mf_tensor *[]){q, k, v, key_bias, pair_bias, pair_value}, 6, &p);
+    *out = outs[0];
+    *pair_out = outs[1];
+    return status;
+}
