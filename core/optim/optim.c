@@ -51,7 +51,7 @@ mf_status mf_adam_step(mf_tensor *parameter, mf_tensor *m, mf_tensor *v, const m
     mf_tensor *g = NULL;
     MF_TRY(mf__contiguous(&g, grad));
     mf_status status;
-    MF_TRY_OUT(mf__writable(op, parameter));
+    MF_TRY_OUT(mf__updatable(op, parameter));
     MF_TRY_OUT(mf__writable(op, m));
     MF_TRY_OUT(mf__writable(op, v));
     status = mf__kernels(parameter)->adam(parameter->device, parameter->dtype, mf_tensor_count(parameter), mf__data(parameter),
@@ -76,7 +76,7 @@ mf_status mf_sgd_step(mf_tensor *parameter, mf_tensor *velocity, const mf_tensor
     mf_tensor *g = NULL;
     MF_TRY(mf__contiguous(&g, grad));
     mf_status status;
-    MF_TRY_OUT(mf__writable(op, parameter));
+    MF_TRY_OUT(mf__updatable(op, parameter));
     if (velocity) MF_TRY_OUT(mf__writable(op, velocity));
     status = mf__kernels(parameter)->sgd(parameter->device, parameter->dtype, mf_tensor_count(parameter), mf__data(parameter),
                                          velocity ? mf__data(velocity) : NULL, mf__data(g), lr, momentum, weight_decay);
@@ -92,7 +92,7 @@ mf_status mf_ema_step(mf_tensor *average, const mf_tensor *x, double decay) {
         return mf__fail(MF_EDTYPE, "%s: the average is %s, needed a floating type", op, mf_dtype_name(average->dtype));
     MF_TRY(alike(op, "value", x, average, 0));
     if (!(decay >= 0 && decay <= 1)) return mf__fail(MF_EVALUE, "%s: decay %g must lie in [0, 1]", op, decay);
-    MF_TRY(mf__writable(op, average));
+    MF_TRY(mf__updatable(op, average));
     mf_iter it;
     mf__iter_make(&it, average->ndim, average->shape, (const mf_tensor *[]){average, x}, 2);
     return mf__kernels(average)->axpy(average->device, &it, decay, 1 - decay);

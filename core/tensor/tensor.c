@@ -159,10 +159,7 @@ mf_status mf__usable(const char *op, const mf_tensor *x) {
     return MF_OK;
 }
 
-mf_status mf__writable(const char *op, const mf_tensor *x) {
-    MF_TRY(mf__usable(op, x));
-    if (x->requires_grad && x->ctx->grad_enabled)
-        return mf__fail(MF_ESTATE, "%s: a tensor that requires a gradient can only be written in place under no_grad", op);
+static mf_status count_write(const char *op, const mf_tensor *x) {
     for (int i = 0; i < x->ndim; i++)
         if (x->stride[i] == 0 && x->shape[i] > 1)
             return mf__fail(MF_ESTATE, "%s: axis %d of %s is expanded, many elements share one place; make it contiguous first",
@@ -170,6 +167,19 @@ mf_status mf__writable(const char *op, const mf_tensor *x) {
     x->storage->version++;
     x->storage->writer = op;
     return MF_OK;
+}
+
+mf_status mf__writable(const char *op, const mf_tensor *x) {
+    MF_TRY(mf__usable(op, x));
+    if (x->requires_grad && x->ctx->grad_enabled)
+        return mf__fail(MF_ESTATE, "%s: a tensor that requires a gradient can only be written in place under no_grad", op);
+    return count_write(op, x);
+}
+
+mf_status mf__updatable(const char *op, const mf_tensor *x) {
+    MF_TRY(mf__usable(op, x));
+    if (x->node) return mf__fail(MF_ESTATE, "%s: the parameter is the result of an operation, expected a leaf", op);
+    return count_write(op, x);
 }
 
 mf_status mf__axis(int *out, const char *op, const mf_tensor *x, int axis) {

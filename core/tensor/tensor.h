@@ -84,6 +84,7 @@ mf_status mf__shape_only(mf_tensor **out, const mf_tensor *x);   /* dtype, devic
 mf_status mf__contiguous(mf_tensor **out, const mf_tensor *x);
 mf_status mf__usable(const char *op, const mf_tensor *x);        /* not NULL, not dropped */
 mf_status mf__writable(const char *op, const mf_tensor *x);      /* may be written in place now; counts the version */
+mf_status mf__updatable(const char *op, const mf_tensor *x);     /* the same for an optimizer, which writes leaves on purpose */
 mf_status mf__axis(int *out, const char *op, const mf_tensor *x, int axis); /* 0..ndim-1 from a possibly negative axis */
 void mf__contiguous_strides(int64_t *stride, int ndim, const int64_t *shape);
 #endif
