@@ -34,15 +34,18 @@ mf.options = require "moonfold.options"
 -- Loaded when first named, so that a script pays for what it uses.
 local later = {
   nn = true, models = true, flow = true, data = true, metrics = true, atoms = true, structure = true, sample = true,
-  report = true, dist = true, help = true,
+  trainer = true, weights = true, checkpoint = true, help = true,
 }
 
-setmetatable(mf, { __index = function(t, name)
-  if not later[name] then return nil end
-  local module = require("moonfold." .. name)
-  rawset(t, name, module)
-  return module
-end })
+setmetatable(mf, {
+  names = later,  -- for completion
+  __index = function(t, name)
+    if not later[name] then return nil end
+    local module = require("moonfold." .. name)
+    rawset(t, name, module)
+    return module
+  end,
+})
 
 package.loaded["moonfold"] = mf
 F.anchor()
