@@ -3,6 +3,7 @@
  * OpenBLAS runs on one thread: products are split over OpenMP by us, so that two pools never compete for the cores. */
 #include "cpu.h"
 
+#include <dlfcn.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,15 @@
 
 void openblas_set_num_threads(int threads);
 
+/* OpenMP's workers sleep inside libgomp for as long as the process lives. A host that unloads us at its end, as Lua
+ * does, would unmap libgomp under them and crash once in a few runs: so the library, once used, stays mapped. */
+static void stay_loaded(void) {
+    Dl_info own;
+    if (dladdr(&mf__cpu_backend, &own) != 0 && own.dli_fname) (void)dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 static mf_status cpu_open(mf_device *d) {
+    stay_loaded();
     openblas_set_num_threads(1);
     if (d->threads <= 0) d->threads = omp_get_num_procs();
     d->state = NULL;
