@@ -67,7 +67,8 @@ case("where", function(a, b) return mf.where(mask { 1, 0, 1 }, a, b) end, { x(2,
 case("round_to", method("round_to", "fp16"), { dyadic(5) }, exact, "between the values it rounds to")
 case("dropout", function(t) return t:dropout(0.4, mf.rng(3)) end, { x(40) })
 
-case("cast", function(t) return t:float():double() end, { dyadic(5) }, exact)
+-- The cotangent goes through float32 as well, which rounds it.
+case("cast", function(t) return t:float():double() end, { dyadic(5) }, { step = 1 / 64, tolerance = 2 ^ -24 })
 case("contiguous", function(t) return t:transpose(1, 2):contiguous() end, { x(3, 4) })
 case("reshape", function(t) return t:transpose(1, 2):reshape(2, -1) end, { x(3, 4) })
 case("permute", method("permute", 3, 1, 2), { x(2, 3, 4) })
@@ -105,7 +106,7 @@ case("softmax", method("softmax", 2), { x(3, 5, 2) })
 case("softmax", method("softmax", -1), { x(3, 5) })
 case("log_softmax", method("log_softmax", 1), { x(5, 2) })
 case("log_softmax", method("log_softmax", 2), { x(2, 5) })
-case("layer_norm", function(a, w, b) return a:layer_norm(w, b) end, { x(4, 7), y(7), z(7) } })
+case("layer_norm", function(a, w, b) return a:layer_norm(w, b) end, { x(4, 7), y(7), z(7) })
 
 local index, each = int32 { 2, 0, 2, 1 }, int32 { { 2, 0 }, { 2, 1 }, { 0, 0 }, { 1, 2 } }
 case("index_select", function(t) return t:index_select(1, index) end, { x(3, 2) })
@@ -122,12 +123,12 @@ case("rot_to_quat", function(v) return g.rot_to_quat(g.so3_exp(v)) end, { x(5, 3
   "where w = 0: the sign jumps")
 case("so3_log", function(v) return g.so3_log(rotations(5):matmul(g.so3_exp(v))) end, { x(5, 3) * 0.3 }, nil,
   "at the angle pi")
-case("frames_from_points", g.frames_from_points, { x(4, 3), y(4, 3), z(4, 3) } })
+case("frames_from_points", g.frames_from_points, { x(4, 3), y(4, 3), z(4, 3) })
 case("frames_apply", g.apply, { rotations(4), x(4, 3), y(4, 5, 3) })
 case("frames_invert_apply", g.invert_apply, { rotations(4), x(4, 3), y(4, 5, 3) })
 case("frames_update", function(q, t, u) return g.frames_update(q, t, u, mf.tensor({ 1, 0, 1 }, { dtype = "float64" })) end,
   { x(3, 4) / x(3, 4):norm(2, true), y(3, 3), z(3, 6) })
-case("dihedral", g.dihedral, { x(5, 4, 3) * 2 } })
+case("dihedral", g.dihedral, { x(5, 4, 3) * 2 })
 case("pair_distance_loss", function(t) return (g.pair_distance_loss(t, y(6, 2, 3), mf.ones(6, 2):bool(), 0, packing())) end,
   { x(6, 2, 3) * 3 })
 
@@ -140,6 +141,8 @@ case("pair_attention", function(q, k, v, b, pb, pv) return mf.pair_attention(q, 
 local elsewhere = { to_device = "needs two devices that compute" }
 
 describe("the gradient of #grad", function()
+  teardown(function() cases, index, each = nil, nil, nil end)  -- their tensors must not outlive the file
+
   for _, row in ipairs(mf.operators()) do
     if row.differentiable and not elsewhere[row.name] then
       it(row.name .. " agrees with differences", function()
