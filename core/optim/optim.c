@@ -1,4 +1,7 @@
-/* optim.c: optimizer steps: every check first, then one kernel that writes in place; a failed step changes nothing. */
+/* optim.c: optimizer steps: every check first, then one kernel that writes in place; a failed step changes nothing.
+ *
+ * Parameters require gradients, so writing to them is refused while operations are recorded; a step is the one
+ * write that means it, so it stops recording for itself. */
 #include "../ops/op.h"
 
 #include <math.h>
@@ -19,10 +22,18 @@ static mf_status alike(const char *op, const char *role, const mf_tensor *x, con
     return MF_OK;
 }
 
+static mf_status open_for_writing(const char *op, const mf_tensor *x) {
+    const int before = mf_grad_enable(x->ctx, 0);
+    const mf_status status = mf__writable(op, x);
+    mf_grad_enable(x->ctx, before);
+    return status;
+}
+
 static mf_status parameter_ok(const char *op, const mf_tensor *parameter) {
     MF_TRY(mf__usable(op, parameter));
     if (!mf__is_real(parameter->dtype))
         return mf__fail(MF_EDTYPE, "%s: the parameter is %s, needed float32 or float64", op, mf_dtype_name(parameter->dtype));
+    if (parameter->node) return mf__fail(MF_ESTATE, "%s: the parameter is the result of an operation; only leaves are trained", op);
     return alike(op, "parameter", parameter, parameter, 1);
 }
 
@@ -52,8 +63,8 @@ mf_status mf_adam_step(mf_tensor *parameter, mf_tensor *m, mf_tensor *v, const m
     MF_TRY(mf__contiguous(&g, grad));
     mf_status status;
     MF_TRY_OUT(mf__updatable(op, parameter));
-    MF_TRY_OUT(mf__writable(op, m));
-    MF_TRY_OUT(mf__writable(op, v));
+    MF_TRY_OUT(open_for_writing(op, m));
+    MF_TRY_OUT(open_for_writing(op, v));
     status = mf__kernels(parameter)->adam(parameter->device, parameter->dtype, mf_tensor_count(parameter), mf__data(parameter),
                                           mf__data(m), mf__data(v), mf__data(g), params);
 out:
@@ -77,7 +88,7 @@ mf_status mf_sgd_step(mf_tensor *parameter, mf_tensor *velocity, const mf_tensor
     MF_TRY(mf__contiguous(&g, grad));
     mf_status status;
     MF_TRY_OUT(mf__updatable(op, parameter));
-    if (velocity) MF_TRY_OUT(mf__writable(op, velocity));
+    if (velocity) MF_TRY_OUT(open_for_writing(op, velocity));
     status = mf__kernels(parameter)->sgd(parameter->device, parameter->dtype, mf_tensor_count(parameter), mf__data(parameter),
                                          velocity ? mf__data(velocity) : NULL, mf__data(g), lr, momentum, weight_decay);
 out:
