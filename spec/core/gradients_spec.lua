@@ -141,7 +141,10 @@ case("pair_attention", function(q, k, v, b, pb, pv) return mf.pair_attention(q, 
 local elsewhere = { to_device = "needs two devices that compute" }
 
 describe("the gradient of #grad", function()
-  teardown(function() cases, index, each = nil, nil, nil end)  -- their tensors must not outlive the file
+  teardown(function()
+    cases, index, each = nil, nil, nil  -- their tensors must not outlive the file,
+    jit.flush()                         -- in compiled traces either, which hold them as constants
+  end)
 
   for _, row in ipairs(mf.operators()) do
     if row.differentiable and not elsewhere[row.name] then
