@@ -126,7 +126,6 @@ typedef struct reader {
     int64_t row_line;
     double refine, em, reflns;
     char method[256];
-    char model[32];           /* text of the current model number */
     int models, in_block;
     mf__map model_of;         /* of each model text */
 } reader;
@@ -158,14 +157,12 @@ static mf_status coordinate(const reader *r, double *out, int cell) {
 
 static mf_status add_name(reader *r, int32_t *out, const token *t) { return mf__names_add(&r->rows->s->names, out, t->at, t->bytes); }
 
-/* Rows of one model are together in all but odd files, so the last number is nearly always the one. */
 static mf_status find_model(reader *r, int *out) {
     const token *t = &r->cell[A_MODEL];
     if (!has(r, A_MODEL)) {
         r->models = *out = 1;
         return MF_OK;
     }
-    if (t->bytes >= (int64_t)sizeof r->model) return bad_cell(r, A_MODEL, "is too long");
     int32_t name;
     MF_TRY(add_name(r, &name, t));
     int64_t *slot;
@@ -337,13 +334,14 @@ static mf_status read_pair(reader *r, token *t) {
     if (t->kind != T_VALUE && t->kind != T_QUOTED)
         return mf__fail(MF_EFORMAT, "structure.read: '%s': line %lld: %.*s has no value", r->x.path, (long long)tag.line,
                         (int)(tag.bytes < 80 ? tag.bytes : 80), tag.at);
-    int category = known < 0 ? C_NONE : tags[known].category;
-    if (category != r->category) {
-        MF_TRY(flush(r));
-        clear_row(r, category);
-        r->row_line = tag.line;
+    if (known >= 0) {    /* other tags may stand between those of a category */
+        if (tags[known].category != r->category) {
+            MF_TRY(flush(r));
+            clear_row(r, tags[known].category);
+            r->row_line = tag.line;
+        }
+        set_cell(r, tags[known].cell, t);
     }
-    if (known >= 0) set_cell(r, tags[known].cell, t);
     return next(&r->x, t);
 }
 

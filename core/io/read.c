@@ -1,5 +1,6 @@
 /* read.c: which format a text is in, and reading it. */
 #include "structure.h"
+#include "write.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@ static int ends_with(const char *name, const char *suffix) {
     return n >= m && strcasecmp(name + n - m, suffix) == 0;
 }
 
-static int format_of_name(const char *path) {
+int mf__format_of_name(const char *path) {
     char name[4096];
     snprintf(name, sizeof name, "%s", path);
     if (ends_with(name, ".gz")) name[strlen(name) - 3] = '\0';
@@ -55,7 +56,7 @@ static mf_status parse(mf__rows *rows, const char *text, int64_t bytes, int form
     if (text[strspn(text, " \t\r\n")] == '<') return mf__fail(MF_EFORMAT, "structure.read: '%s': HTML or XML, neither PDB nor mmCIF", path);
     if (text[strspn(text, " \t\r\n")] == '\0') return mf__fail(MF_EFORMAT, "structure.read: '%s': the file is blank", path);
     if (format == MF_FORMAT_AUTO) format = format_of_content(text);
-    if (format == MF_FORMAT_AUTO) format = format_of_name(path);
+    if (format == MF_FORMAT_AUTO) format = mf__format_of_name(path);
     if (format == MF_FORMAT_AUTO) return mf__fail(MF_EFORMAT, "structure.read: '%s': neither PDB nor mmCIF by content or name", path);
     MF_TRY(format == MF_FORMAT_PDB ? mf__read_pdb(rows, text, bytes) : mf__read_mmcif(rows, text, bytes));
     if (rows->count == 0)

@@ -235,10 +235,10 @@ static int family(mf__kind kind, int flags) {
     return is_protein(flags) ? MF__AMINO : is_nucleic(flags) ? MF__NUCLEIC : MF__OTHER;
 }
 
-/* Could this residue of an unlabelled file be of a polymer? */
-static int may_join(const draft *d, mf__kind kind, int ters) {
+/* Could this residue of an unlabelled file be of a polymer? `within`: polymer ATOM records of its chain follow. */
+static int may_join(const draft *d, mf__kind kind, int ters, int within) {
     if (kind.polymer == MF__WATER) return 0;
-    int before_ter = d->segment < ters;
+    int before_ter = d->segment < ters || within;
     if (kind.polymer == MF__CAP) return before_ter;
     int backbone = is_protein(d->flags) || is_nucleic(d->flags) || (d->flags & (HAS_CA | HAS_C4 | HAS_P));
     if (!d->residue.hetero) return family(kind, d->flags) != MF__OTHER;
@@ -246,7 +246,7 @@ static int may_join(const draft *d, mf__kind kind, int ters) {
     return ters == 0 && kind.polymer != MF__OTHER && backbone;
 }
 
-typedef struct census { int64_t amino, ribose, deoxy, plain, thymine, uracil, atom; } census;
+typedef struct census { int64_t amino, ribose, deoxy, plain, thymine, uracil, atom, last; } census;
 
 static void count_residue(census *c, const draft *d, mf__kind kind, const char *name) {
     c->atom += !d->residue.hetero;
@@ -304,10 +304,14 @@ static mf_status find_polymers(assembly *a) {
     census *counts = calloc((size_t)(s->n_chains ? s->n_chains : 1), sizeof *counts);
     if (!counts) return mf__fail(MF_ENOMEM, "structure.read: '%s': no memory", in->path);
     for (int64_t i = 0; i < a->n_drafts; i++) {
+        const draft *d = &a->drafts[i];
+        if (!d->residue.hetero && family(a->kinds[d->residue.name], d->flags) != MF__OTHER) counts[d->chain].last = i;
+    }
+    for (int64_t i = 0; i < a->n_drafts; i++) {
         draft *d = &a->drafts[i];
         if (d->loser) continue;
         mf__kind kind = a->kinds[d->residue.name];
-        d->polymer = (unsigned char)(in->labelled ? d->residue.label != 0 && kind.polymer != MF__WATER : may_join(d, kind, a->segments[d->chain]));
+        d->polymer = (unsigned char)(in->labelled ? d->residue.label != 0 && kind.polymer != MF__WATER : may_join(d, kind, a->segments[d->chain], i < counts[d->chain].last));
         if (d->polymer) count_residue(&counts[d->chain], d, kind, mf__name(&s->names, d->residue.name));
     }
     if (in->n_polymers > 1) qsort(in->polymers, (size_t)in->n_polymers, sizeof *in->polymers, by_entity);

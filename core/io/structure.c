@@ -6,11 +6,15 @@
 
 mf_status mf_structure_create(mf_structure **out, const char *id, const char *title) {
     *out = NULL;
+    const char *const texts[] = {id ? id : "", title ? title : ""};
+    for (int i = 0; i < 2; i++)
+        for (const char *p = texts[i]; *p; p++)
+            if ((unsigned char)*p < ' ' || *p == 127) return mf__fail(MF_EVALUE, "structure.create: the %s has a control character", i ? "title" : "id");
     mf_structure *s = calloc(1, sizeof *s);
     if (!s) return mf__fail(MF_ENOMEM, "structure.create: no memory");
     mf_status status = mf__names_init(&s->names);
-    if (status == MF_OK && id) status = mf__names_add(&s->names, &s->id, id, (int64_t)strlen(id));
-    if (status == MF_OK && title) status = mf__names_add(&s->names, &s->title, title, (int64_t)strlen(title));
+    if (status == MF_OK) status = mf__names_add(&s->names, &s->id, texts[0], (int64_t)strlen(texts[0]));
+    if (status == MF_OK) status = mf__names_add(&s->names, &s->title, texts[1], (int64_t)strlen(texts[1]));
     if (status != MF_OK) {
         mf_structure_release(s);
         return status;
