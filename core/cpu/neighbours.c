@@ -13,6 +13,11 @@
 #include "cpu.h"
 #include "tree.h"
 
+/* A fused multiply-add would give distances a last bit that depends on the compiler, and so would equal ones. */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
 /* Fills the places of a row from `found` on with the residue itself, far away. */
 static void alone(int64_t k, int32_t self, int64_t found, int32_t *index, void *distance, size_t bytes) {
     for (int64_t i = found; i < k; i++) {

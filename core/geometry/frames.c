@@ -72,15 +72,15 @@ out:
     return status;
 }
 
-/* ---- update ---- */
+/* ---- update; a mask that is absent is all ones ---- */
 
 mf_status mf__frames_update_fwd(mf_call *c) {
     const char *op = c->op->name;
     mf_tensor *mask = NULL;
     if (!c->in[0]) return mf__fail(MF_EVALUE, "%s: q is missing", op);
-    if (!c->in[3]) return mf__fail(MF_EVALUE, "%s: mask is missing", op);
     MF_TRY(mf__geometric(op, "q", c->in[0], c->in[0]));
-    MF_TRY(mf__plain(&mask, c->in[3], c->in[0]->dtype));
+    if (c->in[0]->ndim < 1) return mf__fail(MF_ESHAPE, "%s: q %s must be (..., 4)", op, mf__shape(c->in[0]).text);
+    MF_TRY(mf__mask(&mask, c->in[3], c->device, c->in[0]->dtype, c->in[0]->ndim - 1, c->in[0]->shape));
     const mf_tensor *in[] = {c->in[0], c->in[1], c->in[2], mask};
     mf_status status = mf__rows(op, MF_ROW_UPDATE, (const char *const[]){"q", "t", "update", "mask"}, in, c->out, NULL);
     mf_tensor_release(mask);
@@ -89,7 +89,7 @@ mf_status mf__frames_update_fwd(mf_call *c) {
 
 mf_status mf__frames_update_bwd(mf_grad_call *g) {
     mf_tensor *mask = NULL, *zero[2] = {NULL, NULL};
-    mf_status status = mf__plain(&mask, g->in[3], g->in[0]->dtype);
+    mf_status status = mf__mask(&mask, g->in[3], g->device, g->in[0]->dtype, g->in[0]->ndim - 1, g->in[0]->shape);
     for (int i = 0; i < 2 && status == MF_OK; i++)  /* one of the two results may be unused */
         if (!g->dout[i]) status = mf__new_zeros(&zero[i], g->device, g->in[i]->dtype, g->in[i]->ndim, g->in[i]->shape);
     if (status == MF_OK) {

@@ -20,5 +20,8 @@ mf_status mf__packed(const char *op, const mf_tensor *x, const mf_packing *packi
 /* x as a contiguous array of `dtype`; NULL where x is. Release it. */
 mf_status mf__plain(mf_tensor **out, const mf_tensor *x, int dtype);
 
+/* The mask as a contiguous array of `dtype`; ones of this shape where it is NULL. Release it. */
+mf_status mf__mask(mf_tensor **out, const mf_tensor *mask, mf_device *device, int dtype, int ndim, const int64_t *shape);
+
 static inline void *mf__data_or_null(const mf_tensor *x) { return x ? mf__data(x) : NULL; }
 #endif

@@ -78,7 +78,7 @@ mf_status mf__index_embedding_fwd(mf_call *c) {
     return status;
 }
 
-/* ---- pair-distance loss: in (predicted, truth, mask), out (sum, pairs) ---- */
+/* ---- pair-distance loss: in (predicted, truth, mask or NULL for all), out (sum, pairs) ---- */
 
 mf_status mf__pair_distance_loss_fwd(mf_call *c) {
     const char *op = c->op->name;
@@ -89,16 +89,15 @@ mf_status mf__pair_distance_loss_fwd(mf_call *c) {
     mf_status status = MF_OK;
     MF_TRY(mf__geometric(op, "predicted", predicted, predicted));
     MF_TRY(mf__geometric(op, "truth", truth, predicted));
-    if (!mask) return mf__fail(MF_EVALUE, "%s: mask is missing", op);
     MF_TRY(mf__packed(op, predicted, packing));
     if (predicted->ndim != 3 || predicted->shape[2] != 3)
         return mf__fail(MF_ESHAPE, "%s: predicted %s must be (%lld, atoms, 3)", op, mf__shape(predicted).text, (long long)packing->total);
     MF_TRY(mf__shaped(op, "truth", truth, 3, predicted->shape));
-    MF_TRY(mf__shaped(op, "mask", mask, 2, predicted->shape));
+    if (mask) MF_TRY(mf__shaped(op, "mask", mask, 2, predicted->shape));
     if (!isfinite(cutoff) || cutoff < 0) return mf__fail(MF_EVALUE, "%s: cutoff is %g, expected angstrom, or 0 for none", op, cutoff);
     MF_TRY_OUT(mf__contiguous(&flat[0], predicted));
     MF_TRY_OUT(mf__contiguous(&flat[1], truth));
-    MF_TRY_OUT(mf__plain(&flat[2], mask, MF_BOOL));
+    MF_TRY_OUT(mf__mask(&flat[2], mask, c->device, MF_BOOL, 2, predicted->shape));
     for (int i = 0; i < 2; i++) MF_TRY_OUT(mf__new(&c->out[i], c->device, predicted->dtype, 1, &packing->count));
     mf_pair_loss_args a = {.dtype = predicted->dtype, .atoms = predicted->shape[1], .cutoff = cutoff, .packing = packing,
                            .predicted = mf__data(flat[0]), .truth = mf__data(flat[1]), .mask = mf__data(flat[2]),
@@ -118,7 +117,7 @@ mf_status mf__pair_distance_loss_bwd(mf_grad_call *g) {
     if (!g->dout[0]) return mf__new_zeros(&g->din[0], g->device, predicted->dtype, predicted->ndim, predicted->shape);
     MF_TRY_OUT(mf__contiguous(&flat[0], predicted));
     MF_TRY_OUT(mf__contiguous(&flat[1], g->in[1]));
-    MF_TRY_OUT(mf__plain(&flat[2], g->in[2], MF_BOOL));
+    MF_TRY_OUT(mf__mask(&flat[2], g->in[2], g->device, MF_BOOL, 2, predicted->shape));
     MF_TRY_OUT(mf__contiguous(&flat[3], g->dout[0]));
     MF_TRY_OUT(mf__new_like(&g->din[0], predicted));
     mf_pair_loss_args a = {.dtype = predicted->dtype, .atoms = predicted->shape[1], .cutoff = g->p->f[0], .packing = g->p->packing,

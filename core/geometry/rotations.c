@@ -38,6 +38,16 @@ mf_status mf__plain(mf_tensor **out, const mf_tensor *x, int dtype) {
     return status;
 }
 
+mf_status mf__mask(mf_tensor **out, const mf_tensor *mask, mf_device *device, int dtype, int ndim, const int64_t *shape) {
+    if (mask) return mf__plain(out, mask, dtype);
+    MF_TRY(mf__new(out, device, dtype, ndim, shape));
+    mf_status status = mf_tensor_fill(*out, 1);
+    if (status == MF_OK) return MF_OK;
+    mf_tensor_release(*out);
+    *out = NULL;
+    return status;
+}
+
 /* The axes that a width stands for; returns how many. */
 static int tail_of(int width, int64_t *tail) {
     tail[0] = width == 9 ? 3 : width == 12 ? 4 : width;

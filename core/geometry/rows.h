@@ -156,7 +156,7 @@ MF_DEVICE_FUNCTION static inline void mf__row_rot_to_quat(const double *R, doubl
     int top = mf__row_top(K);
     double norm = 0;
     for (int i = 0; i < 4; i++) norm += v[4 * i + top] * v[4 * i + top];
-    norm = sqrt(norm);
+    norm = sqrt(norm) + 0 * (R[0] + R[1] + R[2] + R[3] + R[4] + R[5] + R[6] + R[7] + R[8]);  /* NaN in, NaN out */
     for (int i = 0; i < 4; i++) q[i] = v[4 * i + top] / norm;
     mf__row_fix_sign(q, 4);
 }
