@@ -12,8 +12,8 @@
 
 enum { GRAD_ROWS = 64, COST = 8 };
 
-/* Generated for f32 and f64: means_<name> gives the mean of a - shift, of its square, or of products, in blocks;
- * norm_<name>, dx_<name> and parts_<name> go over all rows. weight and bias may be NULL: 1 and 0. */
+/* Generated for f32 and f64: squares_<name> and products_<name> sum along a row, pairwise over blocks; norm_<name>, dx_<name>
+ * and parts_<name> go over all rows. weight and bias may be NULL: 1 and 0. */
 #define DEFINE_NORM(name, T) \
     static T squares_##name(const T *x, T shift, int64_t n) { \
         if (n > MF__SUM_BLOCK) { \
