@@ -121,15 +121,10 @@ local function forward(self, inputs)
   }
   local frame, t = R, x:affine(NM, 0)
   for b = 0, o.blocks - 1 do
-    local function run(...) return block(self, b, call, ...) end
-    if o.checkpoint and mf.grad_enabled() then
-      if pair then
-        s, frame, t, pair = mf.checkpoint(run, s, frame, t, pair)
-      else
-        s, frame, t = mf.checkpoint(run, s, frame, t)
-      end
+    if o.checkpoint then
+      s, frame, t, pair = mf.checkpoint(block, self, b, call, s, frame, t, pair)
     else
-      s, frame, t, pair = run(s, frame, t, pair)
+      s, frame, t, pair = block(self, b, call, s, frame, t, pair)
     end
   end
   return {

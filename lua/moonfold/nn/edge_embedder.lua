@@ -49,19 +49,23 @@ local function build(self, o)
   end
 end
 
+-- Distances and positions of the nearest neighbours through a linear layer: (N, 2, r, bins).
+local function kappa(x, layer, mask, o, packing)
+  local near = features.neighbours(x, mask, { k = o.neighbours, feat = o.feat, bins = o.bins }, packing)
+  return layer(near):reshape(x:size(1), 2, o.rank, o.bins)
+end
+
 local function factors(self, inputs, trans_sc)
   local o, packing = self._options, inputs.packing
-  local n, r, F, B = inputs.s:size(1), o.rank, o.feat, o.bins
+  local n, r, F = inputs.s:size(1), o.rank, o.feat
   -- nil: everybody counts as a neighbour.
   local mask = not o.compat and mask_of.bool(inputs.mask) or nil
-  local near = { k = o.neighbours, feat = F, bins = B }
-  local position = features.index(packing:position(inputs.s:device()), F)
-  local function kappa(x, layer) return layer(features.neighbours(x, mask, near, packing)):reshape(n, 2, r, B) end
+  local position = features.index(packing:position(inputs.s:device()), F):to(inputs.s:dtype())
   return self.edge_embedder(mf.cat({
     self.linear_s_p(inputs.s):reshape(n, 2, r, F),
     self.linear_relpos(position):reshape(n, 2, r, 2 * F),
-    kappa(inputs.translations:detach(), self.linear_t_distogram),
-    kappa(trans_sc, self.linear_sc_distogram),
+    kappa(inputs.translations:detach(), self.linear_t_distogram, mask, o, packing),
+    kappa(trans_sc, self.linear_sc_distogram, mask, o, packing),
   }, 4))
 end
 
@@ -72,7 +76,7 @@ local function dense(self, inputs, trans_sc)
   local offset = packing:pair_offset(device)      -- j - i
   local z = self.edge_embedder(mf.cat({
     n:index_select(1, row), n:index_select(1, column),
-    self.linear_relpos(features.index(offset * -1, o.feat)),
+    self.linear_relpos(features.index(offset * -1, o.feat):to(inputs.s:dtype())),
     features.pair_distances(inputs.translations:detach(), o, packing),
     features.pair_distances(trans_sc, o, packing),
   }, 2))

@@ -26,6 +26,11 @@ local function compress(weight, z, from, to, position, n)
   return mf.stack(out, 2)
 end
 
+local function finish(self, y)
+  y = self.length_norm(y:transpose(2, 3)):transpose(2, 3)
+  return self.inner_norm(self.inner_compressor(y)):affine(1 / math.sqrt(self._options.rank), 0)
+end
+
 local function forward(self, z, packing)
   local o, device = self._options, z:device()
   if packing:longest() > o.max_len then
@@ -33,12 +38,8 @@ local function forward(self, z, packing)
   end
   local row, column, position = packing:pair_row(device), packing:pair_column(device), packing:position(device)
   local n, weight = packing:total(), self.length_compressor.weight
-  local function finish(y)
-    y = self.length_norm(y:transpose(2, 3)):transpose(2, 3)
-    return self.inner_norm(self.inner_compressor(y)):affine(1 / math.sqrt(o.rank), 0)
-  end
-  local first = finish(compress(weight, z, row, column, position, n))
-  local second = finish(compress(weight, z, column, row, position, n))
+  local first = finish(self, compress(weight, z, row, column, position, n))
+  local second = finish(self, compress(weight, z, column, row, position, n))
   return mf.stack({ first, second }, 2)
 end
 

@@ -34,18 +34,29 @@ function M.index(index, width, max_len)
   return mf.geometry.index_embedding(index, width, max_len or 2056)
 end
 
+--- One-hot bins of distances in angstrom: bin b is open between two of `bins` edges, even from lo to hi; the last is endless.
+-- @param distance tensor of any shape
+-- @tparam table o `bins`, `lo` (1e-3), `hi` (20)
+-- @return a tensor of one more axis
+function M.one_hot(distance, o)
+  return mf.geometry.distogram(distance, o.lo or 1e-3, o.hi or 20, o.bins)
+end
+
 --- For each residue, over its k nearest neighbours, nearest first: the one-hot of the distance and E_feat of the
 -- neighbour's position.
+--
+-- Consecutive residues are equally far apart, so that which of the two comes first is a matter of the last bit: the search
+-- runs in float64 on positions as they are given, which is what the definition says.
 -- @param x (N, 3) positions
 -- @param mask bool (N) or nil: who may be a neighbour
 -- @tparam table o `k`, `feat`, `bins`, `lo` (1e-3), `hi` (20)
 -- @param packing
 -- @return a tensor (N, k (bins + feat))
 function M.neighbours(x, mask, o, packing)
-  local index, distance = mf.geometry.neighbours(x, mask, o.k, packing)
+  local index, distance = mf.geometry.neighbours(x:to("float64"), mask, o.k, packing)
   local n = x:size(1)
-  local near = mf.geometry.distogram(distance, o.lo or 1e-3, o.hi or 20, o.bins)
-  local where = M.index(index:reshape(-1), o.feat):reshape(n, o.k, o.feat)
+  local near = M.one_hot(distance, o):to(x:dtype())
+  local where = M.index(index:reshape(-1), o.feat):to(x:dtype()):reshape(n, o.k, o.feat)
   return mf.cat({ near, where }, 3):reshape(n, -1)
 end
 
@@ -57,7 +68,7 @@ end
 function M.pair_distances(x, o, packing)
   local device = x:device()
   local d = (x:index_select(1, packing:pair_row(device)) - x:index_select(1, packing:pair_column(device))):square():sum(2):sqrt()
-  return mf.geometry.distogram(d, o.lo or 1e-3, o.hi or 20, o.bins)
+  return M.one_hot(d, o)
 end
 
 return M

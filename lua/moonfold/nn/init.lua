@@ -16,24 +16,23 @@ local files = {
 }
 local activations = { relu = true, gelu = true, silu = true, tanh = true, sigmoid = true, softplus = true }
 
-local term_files = { scalar = true, points = true, pair = true }
+local terms = { scalar = true, points = true, pair = true }
 
-local function lazy(known, resolve)
+local function lazy(resolve)
   return setmetatable({}, {
     __index = function(self, key)
       local value = resolve(key)
       if value ~= nil then rawset(self, key, value) end
       return value
     end,
-    __pairs = known and function() return pairs(known) end,
   })
 end
 
-local term = lazy(term_files, function(key)
-  return term_files[key] and require("moonfold.nn.term." .. key) or nil
+local term = lazy(function(key)
+  return terms[key] and require("moonfold.nn.term." .. key) or nil
 end)
 
-return lazy(files, function(key)
+return lazy(function(key)
   if key == "term" then return term end
   if key == "define" then return require("moonfold.nn.module").define end
   if key == "parameter" then return require("moonfold.nn.module").parameter end

@@ -20,13 +20,17 @@ local options = require "moonfold.options"
 local types = require "moonfold.types"
 local tree = require "moonfold.nn.tree"
 
+-- Not compiled: a trace keeps the closures it has met, and those below hold lists of a model's tensors.
+jit.off(true, true)
+
 local M = { REQUIRED = options.REQUIRED, OPTIONAL = options.OPTIONAL }
 local Module = {}
 
 -- ---- errors -------------------------------------------------------------------------------------------------
 
--- The failure that is on its way up: the layer it began in, its parts, and the text as last raised.
-local failure = {}
+-- The failure that is on its way up: the layer it began in, its parts, and the text as last raised. Weak, so that the last
+-- failure does not keep a model alive.
+local failure = setmetatable({}, { __mode = "v" })
 
 -- The position at the head of a message stays: the binding has put the user's own line there.
 local function raise(self, err)
@@ -132,6 +136,10 @@ local function report_text(report)
   return table.concat(parts, "; ")
 end
 
+local function copy_all(list)
+  for _, pair in ipairs(list) do pair[1]:copy_(pair[2]) end
+end
+
 local load_defaults = { strict = true, prefix = "" }
 
 --- Copies values into the tensors of the same names.
@@ -162,9 +170,7 @@ function Module:load(state, o)
   table.sort(report.extra)
   local text = report_text(report)
   if o.strict and text ~= "" then fail("%s: load: %s", self._class, text) end
-  mf.no_grad(function()
-    for _, pair in ipairs(copies) do pair[1]:copy_(pair[2]) end
-  end)
+  mf.no_grad(copy_all, copies)
   report.loaded = #copies
   return report
 end
@@ -181,7 +187,7 @@ function Module:to(where)
     if not y then
       y = x
       if not is_type or is_float(x) then
-        y = mf.no_grad(function() return x:to(where) end)
+        y = mf.no_grad(x.to, x, where)
         if y:id() ~= x:id() then y = y:detach():keep():require_grad(x:requires_grad()) end
       end
       moved[x:id()] = y

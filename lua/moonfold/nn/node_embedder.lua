@@ -8,8 +8,6 @@ local linear = require "moonfold.nn.linear"
 local features = require "moonfold.nn.features"
 local mask_of = require "moonfold.nn.mask"
 
-local constructor
-
 -- (N, position + time), the input of the linear layer; parameter-free, so other networks use it alone.
 local function embed(o, t, packing, device)
   local position = features.index(packing:position(device), o.position)
@@ -20,12 +18,13 @@ end
 --- The node embedder; called with (t (n), packing, mask or nil), gives (N, dim).
 -- @tparam table o `dim` (256), `position` (128) and `time` (128) widths, `scale` (2056), `rng`
 -- @usage local s = nn.node_embedder { dim = 256 }(t, packing)
-constructor = module.define("node_embedder",
+local constructor = module.define("node_embedder",
   { dim = 256, position = 128, time = 128, scale = 2056, rng = module.OPTIONAL },
   function(self, o) self.linear = linear { input = o.position + o.time, output = o.dim, rng = o.rng } end,
   function(self, t, packing, mask)
     local column = mask_of.column(mask)
-    local x = embed(self._options, t, packing, self.linear.weight:device())
+    local weight = self.linear.weight
+    local x = embed(self._options, t, packing, weight:device()):to(weight:dtype())
     return mask_of.apply(self.linear(mask_of.apply(x, column)), column)
   end)
 

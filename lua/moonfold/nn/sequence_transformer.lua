@@ -21,7 +21,7 @@ local attention = module.define("self_attention",
     self.in_proj_weight = initial.weight("glorot", { 3 * d, d }, o.rng)
     self.in_proj_bias = module.parameter(mf.zeros(3 * d))
     self.out_proj = linear { input = d, output = d, rng = o.rng }
-    mf.no_grad(function() self.out_proj.bias:zero_() end)
+    mf.no_grad(self.out_proj.bias.zero_, self.out_proj.bias)
   end,
   function(self, x, packing, key_bias)
     local o = self._options

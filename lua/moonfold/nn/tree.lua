@@ -8,6 +8,9 @@
 -- @module moonfold.nn.tree
 local F = require "moonfold.ffi"
 
+-- Not compiled: a trace keeps the closures it has met, and with them the model that was walked.
+jit.off(true, true)
+
 local M = {}
 
 local INLINE = "_inline"
