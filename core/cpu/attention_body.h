@@ -122,6 +122,7 @@ static void NAME(grad_tile)(const mf_attention_args *a, const layout *w, const N
                             int what, R scale, char *work) {
     R *p = AREA(w, work, AREA_S), *ds = AREA(w, work, AREA_DS), *bias = AREA(w, work, AREA_BIAS), *dbias = AREA(w, work, AREA_DBIAS);
     const int precision = a->precision;
+    const R p_scale = precision == MF_FP16 ? 32768 : 1;
     int64_t q_ld, k_ld, v_ld, do_ld;
     const R *q = NAME(operand)(&q_ld, x->q + i0 * x->qk_stride, x->qk_stride, rows, x->dqk, precision, 1, AREA(w, work, AREA_Q));
     const R *k = NAME(operand)(&k_ld, x->k + j0 * x->qk_stride, x->qk_stride, columns, x->dqk, precision, 1, AREA(w, work, AREA_K));
@@ -148,11 +149,11 @@ static void NAME(grad_tile)(const mf_attention_args *a, const layout *w, const N
             }
             if (precision != MF_EXACT) ROUND_ROW(ds_row, ds_row, columns, precision, 1);
         }
-        if (precision != MF_EXACT) ROUND_ROW(p_row, p_row, columns, precision, 1);
+        if (precision != MF_EXACT) ROUND_ROW(p_row, p_row, columns, precision, p_scale);
     }
     const R back = 1 / scale;
     if (what & WANT_V)
-        MF__GEMM(BLAS, 1, 0, columns, x->dv_width, rows, back, p, columns, dout, do_ld, i0 == 0 ? 0 : 1, x->dv + j0 * x->v_stride, x->v_stride);
+        MF__GEMM(BLAS, 1, 0, columns, x->dv_width, rows, back / p_scale, p, columns, dout, do_ld, i0 == 0 ? 0 : 1, x->dv + j0 * x->v_stride, x->v_stride);
     if (what & WANT_Q)
         MF__GEMM(BLAS, 0, 0, rows, x->dqk, columns, back, ds, columns, k, k_ld, j0 == 0 ? 0 : 1, x->dq + i0 * x->qk_stride, x->qk_stride);
     if (what & WANT_K)
