@@ -56,11 +56,12 @@ function M.new(set, o)
     if set:length(i) > 0 and (not o.filter or o.filter(set:entry(i), i)) then use[#use + 1] = i end
   end
   if #use == 0 then fail "set:batches: no entry is left" end
+  local state = o.state
+  o.state = nil                       -- the option would hide the method
   local self = setmetatable(o, Batches)
   self.set, self.mode, self.use = set, mode, use
   self.rule = mode ~= "packed" and rules.rule(o.rule) or nil
   self.first_epoch, self.next_batch, self.step = o.epoch, 1, 0
-  local state = o.state
   if state then
     for _, key in ipairs { "seed", "mode", "ranks" } do
       if state[key] ~= self[key] then

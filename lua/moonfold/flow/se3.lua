@@ -57,6 +57,7 @@ local CHOICES = {
   rotation = { exp = true, linear = true },
   ot = { none = true, kabsch = true, squared = true, sinkhorn = true },
   prior = { uniform = true, igso3 = true },
+  loss_atoms = { [0] = true, [3] = true, [7] = true },
 }
 
 --- A flow.
@@ -71,6 +72,7 @@ function M.se3(o)
   end
   local profile = profiles[o.profile]
   local flow = setmetatable(o, Flow)
+  flow.conditioned, flow.self_condition = o.self_condition, nil       -- the option would hide the method
   flow.kind, flow.profile = o.profile, profile
   for _, key in ipairs { "ot", "prior", "gate" } do
     if flow[key] == nil then flow[key] = profile[key] end
@@ -218,7 +220,7 @@ function Flow:self_condition(model, noisy, rng)
   else
     if not rng and noisy.step then rng = streams.rng(noisy.seed or self.seed, "self_condition", noisy.step) end
     local u = rng and rng:number() or mf.rand(1):item()
-    chosen = u < self.self_condition
+    chosen = u < self.conditioned
   end
   noisy.trans_sc = nil
   if chosen then
