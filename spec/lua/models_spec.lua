@@ -137,6 +137,40 @@ describe("the flash_ipa network", function()
     assert.is_true(help.relative(out.translations:narrow(1, 2, 1), a.translations:narrow(1, 2, 1)) > 1e-4)
   end)
 
+  it("takes masks as truth values and as numbers, in float64 too", function()
+    for _, mode in ipairs(MODES) do
+      local model = model_of { mode = mode, max_len = 7 }:to("float64")
+      local a = inputs_of({ 7 }, mf.rng(90))
+      for key, value in pairs(a) do if key ~= "packing" then a[key] = value:to("float64") end end
+      a.mask = mf.tensor { 1, 1, 1, 0, 1, 1, 1 }
+      local numbers = model(a)
+      a.mask = a.mask:gt(0.5)
+      local truths = model(a)
+      assert.equal("float64", truths.node:dtype())
+      help.close(truths.node, numbers.node, 1e-14)
+      help.close(truths.translations, numbers.translations, 1e-14)
+    end
+  end)
+
+  it("tells on the null device what a long chain would take, which grows linearly", function()
+    local model, o = model_of():to("null"), { device = "null" }
+    local function peak_at(n)
+      local before = mf.memory("null").live
+      mf.reset_peak("null")
+      local out = model {
+        node_embeddings = mf.zeros(n, 16, o), translations = mf.zeros(n, 3, o), rotations = mf.zeros(n, 3, 3, o),
+        packing = mf.packing { n },
+      }
+      assert.same({ n, 3 }, out.translations:shape())
+      out.translations:sum():backward()
+      return mf.memory("null").peak - before
+    end
+    peak_at(10)
+    local small, large = peak_at(10000), peak_at(20000)
+    assert.is_true(small > 1e6)
+    assert.is_true(large <= 2.1 * small)
+  end)
+
   it("answers a noisy batch without node embeddings", function()
     local model = model_of {}
     local a = inputs_of({ 6, 5 }, mf.rng(97))

@@ -26,6 +26,48 @@ describe("a fresh layer", function()
   end)
 end)
 
+describe("the small layers", function()
+  it("compute what their names say", function()
+    local rng = mf.rng(62)
+    local x = mf.randn(3, 4, { rng = rng })
+    local net = nn.mlp { input = 4, hidden = 5, output = 2, activation = "silu", norm = true, rng = rng }
+    local w = net:state()
+    local names = {}
+    for name in pairs(w) do names[#names + 1] = name end
+    table.sort(names)
+    assert.same({ "0.bias", "0.weight", "2.bias", "2.weight", "4.bias", "4.weight", "5.bias", "5.weight" }, names)
+    local y = x:linear(w["0.weight"], w["0.bias"]):silu():linear(w["2.weight"], w["2.bias"]):silu()
+    y = y:linear(w["4.weight"], w["4.bias"])
+    local centred = y - y:mean(2, true)
+    help.close(net(x), centred / (centred:square():mean(2, true) + 1e-5):sqrt(), 1e-5)
+    local rows = nn.embedding { count = 6, dim = 3, rng = rng }
+    local index = mf.tensor({ 5, 0, 5 }, { dtype = "int32" })
+    local picked = rows(index)
+    assert.equal(picked:narrow(1, 1, 1):bytes(), rows.weight:narrow(1, 6, 1):bytes())
+    picked:sum():backward()
+    assert.same({ 1, 0, 0, 0, 0, 2 }, rows.weight:grad():select(2, 1):totable())
+  end)
+
+  it("refuse what they cannot be", function()
+    for _, make in ipairs {
+      function() nn.mlp { input = 2, output = 2, activation = "cube" } end,
+      function() nn.linear { input = 2, output = 2, init = "best" } end,
+      function() nn.sequential { 3 } end,
+      function() nn.sequential {} end,
+      function() nn.dropout { rate = 1 } end,
+      function() nn.term.points { layout = "4p" } end,
+      function() nn.ipa { dim = 4, hidden = 2, gauge = "lorenz" } end,
+    } do
+      local ok, message = pcall(make)
+      assert.is_false(ok)
+      assert.matches("nn_layers_spec.lua:", message, 1, true)
+    end
+    local ok, message = pcall(nn.ipa { dim = 4, hidden = 2, precision = "fp8" }, { s = mf.zeros(1, 4), packing = mf.packing { 1 } })
+    assert.is_false(ok)
+    assert.matches("unknown precision 'fp8'", message, 1, true)
+  end)
+end)
+
 describe("the time embedding", function()
   it("is the published series, with a zero at odd widths", function()
     local e = nn.features.time(mf.tensor { 0, 0.25, 1 }, 7, 10000):totable()

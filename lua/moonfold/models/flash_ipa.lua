@@ -98,7 +98,7 @@ local function masks(self, inputs, packing)
   end
   local pair_column = column
   if self._options.mode == "orig_2d_bias" then
-    pair_column = inputs.edge_mask and inputs.edge_mask:reshape(-1, 1) or mask_of.pairs(mask, packing)
+    pair_column = mask_of.column(inputs.edge_mask) or mask_of.pairs(mask, packing)
   end
   return {
     packing = packing, mask = mask_of.bool(mask), column = column, pair_column = pair_column,
@@ -117,7 +117,7 @@ local function forward(self, inputs)
   local initial = s
   local pair = self.edge_embedder {
     s = s, translations = x, trans_sc = inputs.trans_sc, mask = inputs.mask, packing = packing,
-    edge = inputs.edge_embeddings, edge_mask = inputs.edge_mask and inputs.edge_mask:reshape(-1, 1),
+    edge = inputs.edge_embeddings, edge_mask = inputs.edge_mask,
   }
   local frame, t = R, x:affine(NM, 0)
   for b = 0, o.blocks - 1 do

@@ -95,7 +95,7 @@ local function forward(self, inputs)
   local z
   if given then
     z = given
-    if kind == "dense" then z = mask_of.apply(z, inputs.edge_mask or mask_of.pairs(inputs.mask, inputs.packing)) end
+    if kind == "dense" then z = mask_of.apply(z, mask_of.column(inputs.edge_mask) or mask_of.pairs(inputs.mask, inputs.packing)) end
   else
     z = dense(self, inputs, trans_sc)
   end

@@ -35,10 +35,11 @@ end
 
 --- x with masked rows zero; x may have any number of axes after the first.
 -- @param x tensor (N, ...)
--- @param column what `column` or `pairs` returned, or nil
+-- @param column what `column` or `pairs` returned, in any floating type, or nil
 -- @return a tensor
 function M.apply(x, column)
   if not column then return x end
+  if column:dtype() ~= x:dtype() then column = column:to(x:dtype()) end
   if x:ndim() > 2 then
     local shape = { x:size(1) }
     for i = 2, x:ndim() do shape[i] = 1 end
