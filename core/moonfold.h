@@ -293,6 +293,7 @@ void mf_archive_close(mf_archive *archive);
 int64_t mf_archive_count(const mf_archive *archive);
 const char *mf_archive_name(const mf_archive *archive, int64_t i);
 mf_status mf_archive_info(const mf_archive *archive, int64_t i, int *dtype, int *ndim, int64_t *shape, int64_t *bytes);
+    /* shape has room for MF_MAX_DIMS; dtype -1: a type that we lack, mf_archive_tensor refuses it */
 mf_status mf_archive_tensor(mf_tensor **out, const mf_archive *archive, mf_ctx *ctx, int64_t i);    /* a copy on the CPU */
 mf_status mf_archive_rows(mf_tensor **out, const mf_archive *archive, mf_ctx *ctx, int64_t i, int64_t first, int64_t count); /* of axis 0 */
 int64_t mf_archive_metadata_count(const mf_archive *archive);
@@ -316,6 +317,7 @@ enum { MF_TEXT_ID, MF_TEXT_TITLE, MF_TEXT_METHOD, MF_TEXT_DATE, MF_TEXT_CHAIN, M
 const char *mf_structure_text(const mf_structure *s, int what, int64_t i);                  /* "" where absent */
 double mf_structure_resolution(const mf_structure *s);                                     /* angstrom, 0 where absent */
 typedef struct mf_chain_info { int64_t first_residue, residues; int model, polymer; } mf_chain_info;
+/* label: label_seq_id, in PDB 1, 2, ... along the polymer; 0 for ligands and water. model counts from 1. */
 typedef struct mf_residue_info { int64_t first_atom, atoms; int number, label; char insertion, code; int hetero; } mf_residue_info;
 typedef struct mf_atom_info { double x, y, z, occupancy, b; char altloc; int serial; } mf_atom_info;
 mf_status mf_structure_chain(const mf_structure *s, int64_t i, mf_chain_info *out);
@@ -330,7 +332,7 @@ mf_status mf_structure_create(mf_structure **out, const char *id, const char *ti
 mf_status mf_structure_add_chain(mf_structure *s, int model, const char *id, int polymer);
 mf_status mf_structure_add_residue(mf_structure *s, const char *name, int number);
 mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *element, const double *xyz, double b);
-mf_status mf_structure_write(const mf_structure *s, const char *path, int format);         /* AUTO: by the name, mmCIF past PDB's limits */
+mf_status mf_structure_write(const mf_structure *s, const char *path, int format);         /* AUTO: by the name; where it does not say, mmCIF past PDB's limits */
 
 #pragma GCC visibility pop
 #endif

@@ -14,7 +14,7 @@
 enum { NONPOLYMER = -1, WATER = -2 };
 
 typedef struct entity { int64_t chain, residue; int polymer; } entity;    /* its first chain; its first residue for a ligand */
-typedef struct asym { int32_t id; int64_t entity; int polymer; } asym;
+typedef struct asym { int32_t id; int64_t entity, chain; } asym;    /* chain -1: no polymer */
 
 typedef struct cif {
     mf__writer *w;
@@ -28,12 +28,13 @@ typedef struct cif {
     int *label;               /* of each residue, as written */
     mf__map by_chain, by_sequence, by_ligand, by_water;
     int64_t next_id;
+    int gaps;                 /* bit p: a sequence of polymer p has unknown residues */
 } cif;
 
 /* A value, quoted where CIF wants it; one line (titles and names hold no newlines). */
 static mf_status put_value(mf__writer *w, const char *text) {
     if (!*text) return mf__writer_put(w, "?", 1);
-    int plain = strchr("_#$'\"[];", *text) == NULL && !strpbrk(text, " \t") && strcmp(text, ".") && strcmp(text, "?");
+    int plain = strchr("_#$'\"[];", *text) == NULL && !strpbrk(text, " \t") && strcmp(text, "?");
     if (plain && (strncmp(text, "data_", 5) == 0 || strncmp(text, "save_", 5) == 0 || strcmp(text, "loop_") == 0 || strcmp(text, "stop_") == 0 || strcmp(text, "global_") == 0)) plain = 0;
     if (plain) return mf__writer_put(w, text, (int64_t)strlen(text));
     char quote = strstr(text, "' ") ? '"' : '\'';
@@ -69,7 +70,7 @@ static void letters(char *out, int64_t i) {
     out[n] = '\0';
 }
 
-static mf_status add_asym(cif *x, int64_t *out, const char *wanted, int64_t entity_index, int polymer) {
+static mf_status add_asym(cif *x, int64_t *out, const char *wanted, int64_t entity_index, int64_t chain) {
     MF_TRY(mf__reserve((void **)&x->asyms, x->n_asyms, &x->asym_room, sizeof *x->asyms));
     char made[24];
     snprintf(made, sizeof made, "%.20s", wanted);
@@ -78,7 +79,7 @@ static mf_status add_asym(cif *x, int64_t *out, const char *wanted, int64_t enti
     asym *a = &x->asyms[x->n_asyms];
     MF_TRY(mf__names_add(&x->ids, &a->id, made, (int64_t)strlen(made)));
     a->entity = entity_index;
-    a->polymer = polymer;
+    a->chain = chain;
     *out = x->n_asyms++;
     return MF_OK;
 }
@@ -104,6 +105,7 @@ static int number_labels(cif *x, const mf__chain *c) {
     }
     int keep = rising && last <= 10 * polymers + 1000;
     if (!keep) last = 0;
+    else if (last > polymers) x->gaps |= 1 << c->polymer;
     for (int64_t i = 0; i < c->residues; i++) label[i] = r[i].label == 0 ? 0 : keep ? r[i].label : ++last;
     return last;
 }
@@ -134,7 +136,7 @@ static mf_status plan_polymers(cif *x) {
         if (*index == x->n_entities) MF_TRY_OUT(add_entity(x, c, -1, chain->polymer));
         /* A chain of a later model shares the asym of the first when it has the same sequence. */
         MF_TRY_OUT(mf__map_get(&x->by_chain, &found, (mf__key){(uint64_t)chain->id, (uint64_t)*index, 0}, x->n_asyms));
-        if (*found == x->n_asyms) MF_TRY_OUT(add_asym(x, &x->chain_asym[c], mf__name(&s->names, chain->id), *index, chain->polymer));
+        if (*found == x->n_asyms) MF_TRY_OUT(add_asym(x, &x->chain_asym[c], mf__name(&s->names, chain->id), *index, c));
         else x->chain_asym[c] = *found;
     }
 out:
@@ -158,7 +160,7 @@ static mf_status plan_others(cif *x) {
             mf__key key = water ? (mf__key){(uint64_t)chain->id, 0, UINT64_MAX}
                                 : (mf__key){(uint64_t)chain->id, (uint64_t)(uint32_t)residue->number << 32 | (uint32_t)residue->name, (unsigned char)residue->insertion};
             MF_TRY(mf__map_get(&x->by_water, &found, key, x->n_asyms));
-            if (*found == x->n_asyms) MF_TRY(add_asym(x, &x->residue_asym[r], "", *index, water ? WATER : NONPOLYMER));
+            if (*found == x->n_asyms) MF_TRY(add_asym(x, &x->residue_asym[r], "", *index, -1));
             else x->residue_asym[r] = *found;
         }
     }
@@ -224,28 +226,74 @@ static mf_status put_entities(cif *x) {
     return MF_OK;
 }
 
+static int has_polymer(const cif *x) {
+    for (int64_t i = 0; i < x->n_asyms; i++)
+        if (x->asyms[i].chain >= 0) return 1;
+    return 0;
+}
+
+/* Author numbers beside those of the sequence; DSSP and ChimeraX find polymers through this table. */
+static mf_status put_scheme(cif *x) {
+    mf__writer *w = x->w;
+    const mf_structure *s = x->s;
+    MF_TRY(PUT_LOOP(w, "pdbx_poly_seq_scheme", "asym_id", "entity_id", "seq_id", "mon_id", "ndb_seq_num", "pdb_seq_num", "auth_seq_num", "pdb_mon_id",
+                    "auth_mon_id", "pdb_strand_id", "pdb_ins_code", "hetero"));
+    for (int64_t i = 0; i < x->n_asyms; i++) {
+        if (x->asyms[i].chain < 0) continue;
+        const mf__chain *c = &s->chains[x->asyms[i].chain];
+        const char *asym_id = mf__name(&x->ids, x->asyms[i].id), *strand = mf__name(&s->names, c->id);
+        int next = 1;
+        for (int64_t r = c->first_residue; r < c->first_residue + c->residues; r++) {
+            const mf__residue *residue = &s->residues[r];
+            for (; residue->label && next <= x->label[r]; next++) {
+                int gap = next < x->label[r];    /* its number is counted back from the residue after it */
+                const char *comp = gap ? unknown_residue(c->polymer) : mf__name(&s->names, residue->name);
+                char numbers[96], insertion[2] = {gap ? '\0' : residue->insertion, '\0'};
+                MF_TRY(put_value(w, asym_id));
+                MF_TRY(mf__writer_print(w, " %lld %d ", (long long)x->asyms[i].entity + 1, next));
+                MF_TRY(put_value(w, comp));
+                int64_t number = (int64_t)residue->number - (x->label[r] - next);
+                if (gap) snprintf(numbers, sizeof numbers, " %d %lld ? ? ? ", next, (long long)number);
+                else snprintf(numbers, sizeof numbers, " %d %lld %lld ", next, (long long)number, (long long)number);
+                MF_TRY(mf__writer_print(w, "%s", numbers));
+                for (int k = 0; k < 2 && !gap; k++) {
+                    MF_TRY(put_value(w, comp));
+                    MF_TRY(mf__writer_put(w, " ", 1));
+                }
+                MF_TRY(put_value(w, *strand ? strand : asym_id));
+                MF_TRY(mf__writer_put(w, " ", 1));
+                MF_TRY(put_value(w, *insertion ? insertion : "."));
+                MF_TRY(mf__writer_put(w, " n\n", 3));
+            }
+        }
+    }
+    return MF_OK;
+}
+
 /* Each component once, with what it is: DSSP builds peptides of those that are linking. */
+static mf_status put_component(cif *x, mf__names *seen, const char *name, int polymer) {
+    int64_t n = (int64_t)strlen(name);
+    int32_t index;
+    if (n == 0 || mf__names_find(seen, name, n) >= 0) return MF_OK;
+    MF_TRY(mf__names_add(seen, &index, name, n));
+    const char *type = polymer == MF_POLYMER_PROTEIN ? (strcmp(name, "GLY") ? "'L-peptide linking'" : "'peptide linking'")
+                       : polymer == MF_POLYMER_RNA   ? "'RNA linking'"
+                       : polymer == MF_POLYMER_DNA   ? "'DNA linking'"
+                                                     : "non-polymer";
+    MF_TRY(put_value(x->w, name));
+    return mf__writer_print(x->w, " %s %s\n", type, polymer == MF_POLYMER_NONE ? "." : mf__residue_kind(name).standard ? "y" : "n");
+}
+
 static mf_status put_components(cif *x) {
     const mf_structure *s = x->s;
     MF_TRY(PUT_LOOP(x->w, "chem_comp", "id", "type", "mon_nstd_flag"));
     mf__names seen;
     mf_status status = mf__names_init(&seen);
-    for (int64_t c = 0; c < s->n_chains && status == MF_OK; c++)
-        for (int64_t r = s->chains[c].first_residue; r < s->chains[c].first_residue + s->chains[c].residues; r++) {
-            const char *name = mf__name(&s->names, s->residues[r].name);
-            int64_t n = (int64_t)strlen(name);
-            int32_t index;
-            if (n == 0 || mf__names_find(&seen, name, n) >= 0) continue;
-            MF_TRY_OUT(mf__names_add(&seen, &index, name, n));
-            int polymer = s->residues[r].label ? s->chains[c].polymer : MF_POLYMER_NONE;
-            const char *type = polymer == MF_POLYMER_PROTEIN ? (strcmp(name, "GLY") ? "'L-peptide linking'" : "'peptide linking'")
-                               : polymer == MF_POLYMER_RNA   ? "'RNA linking'"
-                               : polymer == MF_POLYMER_DNA   ? "'DNA linking'"
-                                                             : "non-polymer";
-            MF_TRY_OUT(put_value(x->w, name));
-            MF_TRY_OUT(mf__writer_print(x->w, " %s %s\n", type, polymer == MF_POLYMER_NONE ? "." : mf__residue_kind(name).standard ? "y" : "n"));
-        }
-out:
+    for (int polymer = MF_POLYMER_PROTEIN; polymer <= MF_POLYMER_DNA && status == MF_OK; polymer++)
+        if (x->gaps >> polymer & 1) status = put_component(x, &seen, unknown_residue(polymer), polymer);
+    for (int64_t c = 0; c < s->n_chains; c++)
+        for (int64_t r = s->chains[c].first_residue; r < s->chains[c].first_residue + s->chains[c].residues && status == MF_OK; r++)
+            status = put_component(x, &seen, mf__name(&s->names, s->residues[r].name), s->residues[r].label ? s->chains[c].polymer : MF_POLYMER_NONE);
     mf__names_free(&seen);
     return status;
 }
@@ -307,11 +355,23 @@ static mf_status put_heading(cif *x) {
         if (*p <= ' ' || *p > '~') *p = '_';
     MF_TRY(mf__writer_print(x->w, "data_%s\n#\n", block));
     MF_TRY(put_pair(x->w, "_entry.id", block));
-    if (*title) MF_TRY(put_pair(x->w, "_struct.title", title));
-    if (*method) MF_TRY(put_pair(x->w, "_exptl.method", method));
-    if (*date) MF_TRY(put_pair(x->w, "_pdbx_database_status.recvd_initial_deposition_date", date));
+    if (*title) {
+        MF_TRY(put_pair(x->w, "_struct.entry_id", block));
+        MF_TRY(put_pair(x->w, "_struct.title", title));
+    }
+    if (*method) {
+        MF_TRY(put_pair(x->w, "_exptl.entry_id", block));
+        MF_TRY(put_pair(x->w, "_exptl.method", method));
+    }
+    if (*date) {
+        MF_TRY(put_pair(x->w, "_pdbx_database_status.entry_id", block));
+        MF_TRY(put_pair(x->w, "_pdbx_database_status.status_code", ""));
+        MF_TRY(put_pair(x->w, "_pdbx_database_status.recvd_initial_deposition_date", date));
+    }
     if (s->resolution > 0 && s->resolution < 1e6) {
         mf__format_fixed(number, s->resolution, 3, 0);
+        MF_TRY(put_pair(x->w, "_refine.entry_id", block));
+        MF_TRY(put_pair(x->w, "_refine.pdbx_refine_id", *method ? method : "unknown"));
         MF_TRY(put_pair(x->w, "_refine.ls_d_res_high", number));
     }
     return MF_OK;
@@ -330,6 +390,7 @@ mf_status mf__write_mmcif(mf__writer *w, const mf_structure *s) {
     MF_TRY_OUT(put_heading(&x));
     MF_TRY_OUT(put_entities(&x));
     MF_TRY_OUT(put_components(&x));
+    if (has_polymer(&x)) MF_TRY_OUT(put_scheme(&x));
     MF_TRY_OUT(put_atoms(&x));
 out:
     mf__names_free(&x.ids);

@@ -25,6 +25,7 @@
 
 local ffi = require "ffi"
 local binding = require "moonfold.ffi"
+local fail = require "moonfold.fail"
 
 local C = binding.C
 local M = {}
@@ -34,26 +35,23 @@ local POLYMERS = { [0] = "none", "protein", "rna", "dna" }
 local POLYMER_CODE = { none = 0, protein = 1, rna = 2, dna = 3 }
 local FORMATS = { auto = 0, pdb = 1, mmcif = 2 }
 
--- Raises the library's own text at the caller `level` frames up; a statement, never a tail call.
-local function check(status, level)
-  if status ~= C.MF_OK then error(ffi.string(C.mf_error_text()), (level or 2) + 1) end
-end
+local check = binding.check -- raises the library's text at the user's line
 
-local function known(what, defaults, options, level)
-  if type(options) ~= "table" then error(what .. ": one table of named options expected", level + 1) end
-  for key in pairs(options) do
-    if defaults[key] == nil then
+local function known(what, options, list)
+  if type(list) ~= "table" then fail("%s: one table of named options expected", what) end
+  for key in pairs(list) do
+    if not options[key] then
       local names = {}
-      for name in pairs(defaults) do names[#names + 1] = name end
+      for name in pairs(options) do names[#names + 1] = name end
       table.sort(names)
-      error(("%s: unknown option '%s' (known: %s)"):format(what, tostring(key), table.concat(names, ", ")), level + 1)
+      fail("%s: unknown option '%s' (known: %s)", what, tostring(key), table.concat(names, ", "))
     end
   end
 end
 
-local function format_code(format, level)
+local function format_code(format)
   local code = FORMATS[format or "auto"]
-  if not code then error(("structure: unknown format '%s' (known: auto, mmcif, pdb)"):format(tostring(format)), level + 1) end
+  if not code then fail("structure: unknown format '%s' (known: auto, mmcif, pdb)", tostring(format)) end
   return code
 end
 
@@ -74,7 +72,7 @@ end
 -- @treturn Structure
 -- @usage local s = structure.read "1abc.pdb.gz"
 function M.read(path, format)
-  local code = format_code(format, 2)
+  local code = format_code(format)
   local out = ffi.new "mf_structure *[1]"
   check(C.mf_structure_read(out, path, code))
   return adopt(out[0])
@@ -86,7 +84,7 @@ end
 -- @tparam[opt="text"] string name what error messages call it
 -- @treturn Structure
 function M.parse(text, format, name)
-  local code = format_code(format, 2)
+  local code = format_code(format)
   local out = ffi.new "mf_structure *[1]"
   check(C.mf_structure_parse(out, text, #text, code, name or "text"))
   return adopt(out[0])
@@ -112,7 +110,7 @@ end
 local function text_of(s, what, index) return ffi.string(C.mf_structure_text(s.handle, what, index)) end
 
 local function residue_record(s, info, index)
-  check(C.mf_structure_residue(s.handle, index, info), 3)
+  check(C.mf_structure_residue(s.handle, index, info))
   local insertion = info.insertion ~= 0 and info.insertion ~= 32 and string.char(info.insertion) or ""
   return {
     index = index + 1, name = text_of(s, C.MF_TEXT_RESIDUE, index), number = info.number, label = info.label,
@@ -123,11 +121,11 @@ end
 
 local function chain_record(s, index)
   local info, residue = ffi.new "mf_chain_info", ffi.new "mf_residue_info"
-  check(C.mf_structure_chain(s.handle, index, info), 3)
+  check(C.mf_structure_chain(s.handle, index, info))
   local names, numbers, labels, letters = {}, {}, {}, {}
   local first = tonumber(info.first_residue)
   for r = first, first + tonumber(info.residues) - 1 do
-    check(C.mf_structure_residue(s.handle, r, residue), 3)
+    check(C.mf_structure_residue(s.handle, r, residue))
     if residue.label ~= 0 then
       local n = #numbers + 1
       names[n], numbers[n], labels[n] = text_of(s, C.MF_TEXT_RESIDUE, r), residue.number, residue.label
@@ -202,7 +200,7 @@ end
 -- @tparam[opt="auto"] string format
 -- @usage s:write "sample_1.pdb"
 function methods.write(s, path, format)
-  local code = format_code(format, 2)
+  local code = format_code(format)
   check(C.mf_structure_write(s.handle, path, code))
 end
 
@@ -210,14 +208,19 @@ end
 local LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 local function chain_name(i)
   if i <= #LETTERS then return LETTERS:sub(i, i) end
-  i = i - #LETTERS - 1
-  local high, low = math.floor(i / 26), i % 26
-  return (high >= 26 and chain_name(math.floor(high / 26)) or "") .. LETTERS:sub(high % 26 + 1, high % 26 + 1) .. LETTERS:sub(low + 1, low + 1)
+  local name = ""
+  i = i - #LETTERS + 26 -- AA is the 27th of A, ..., Z, AA, AB, ...
+  while i > 0 do
+    local low = (i - 1) % 26
+    name = LETTERS:sub(low + 1, low + 1) .. name
+    i = (i - 1 - low) / 26
+  end
+  return name
 end
 
 local function create(id, title)
   local out = ffi.new "mf_structure *[1]"
-  check(C.mf_structure_create(out, id, title), 3)
+  check(C.mf_structure_create(out, id, title))
   return out[0]
 end
 
@@ -229,12 +232,12 @@ local BUILD = { id = true, title = true, chains = true }
 -- @treturn Structure
 -- @usage structure.build { chains = { { id = "A", residues = { { name = "GLY", number = 1, atoms = {} } } } } }
 function M.build(o)
-  known("structure.build", BUILD, o, 2)
+  known("structure.build", BUILD, o)
   local handle = ffi.gc(create(o.id or "", o.title or ""), C.mf_structure_release)
   local xyz = ffi.new "double[3]"
   for _, chain in ipairs(o.chains or {}) do
     local polymer = POLYMER_CODE[chain.polymer or "protein"]
-    if not polymer then error("structure.build: unknown polymer '" .. tostring(chain.polymer) .. "'", 2) end
+    if not polymer then fail("structure.build: unknown polymer '%s'", tostring(chain.polymer)) end
     check(C.mf_structure_add_chain(handle, chain.model or 1, chain.id or "A", polymer))
     for i, residue in ipairs(chain.residues) do
       check(C.mf_structure_add_residue(handle, residue.name, residue.number or i))
@@ -260,10 +263,10 @@ end
 
 local function shape_text(x) return "(" .. table.concat(x:shape(), ", ") .. ")" end
 
-local function check_shape(x, n, atoms, last, what, level)
-  local ok = x:size(1) == n and x:size(2) == atoms and x:ndim() == (last and 3 or 2) and (not last or x:size(3) == last)
+local function check_shape(x, n, atoms, last, what)
+  local ok = x:ndim() == (last and 3 or 2) and x:size(1) == n and x:size(2) == atoms and (not last or x:size(3) == last)
   if not ok then
-    error(("structure.from_atoms: %s %s must be (%d, %d%s)"):format(what, shape_text(x), n, atoms, last and ", 3" or ""), level + 1)
+    fail("structure.from_atoms: %s %s must be (%d, %d%s)", what, shape_text(x), n, atoms, last and ", 3" or "")
   end
 end
 
@@ -278,30 +281,30 @@ end
 -- @treturn Structure
 -- @usage structure.from_atoms { atoms = x, names = { "N", "CA", "C", "O" }, residue_names = "GLY" }:write "x.pdb"
 function M.from_atoms(o)
-  known("structure.from_atoms", FROM, o, 2)
+  known("structure.from_atoms", FROM, o)
   local models = o.models or { o.atoms }
   if not models[1] or not o.names or not o.residue_names then
-    error("structure.from_atoms: 'atoms' (or 'models'), 'names' and 'residue_names' are required", 2)
+    fail("structure.from_atoms: 'atoms' (or 'models'), 'names' and 'residue_names' are required")
   end
   local n, width = models[1]:size(1), #o.names
   local mask
   if o.mask then
-    check_shape(o.mask, n, width, nil, "mask", 2)
+    check_shape(o.mask, n, width, nil, "mask")
     mask = o.mask:values()
   end
   local lengths, total = o.lengths or { n }, 0
   for _, length in ipairs(lengths) do total = total + length end
-  if total ~= n then error(("structure.from_atoms: lengths sum to %d, atoms have %d residues"):format(total, n), 2) end
+  if total ~= n then fail("structure.from_atoms: lengths sum to %d, atoms have %d residues", total, n) end
   local each = type(o.residue_names) == "table" and o.residue_names
   local handle = ffi.gc(create(o.id or "", o.title or ""), C.mf_structure_release)
   local xyz = ffi.new "double[3]"
   for m, tensor in ipairs(models) do
-    check_shape(tensor, n, width, 3, o.models and ("model " .. m) or "atoms", 2)
+    check_shape(tensor, n, width, 3, o.models and ("model " .. m) or "atoms")
     local values, row = tensor:values(), 0
     for c, length in ipairs(lengths) do
       local name = each and each[row + 1] or o.residue_names
       local polymer = POLYMER_CODE[o.polymer or (length > 0 and polymer_of(name) or "none")]
-      if not polymer then error("structure.from_atoms: unknown polymer '" .. tostring(o.polymer) .. "'", 2) end
+      if not polymer then fail("structure.from_atoms: unknown polymer '%s'", tostring(o.polymer)) end
       check(C.mf_structure_add_chain(handle, m, o.chain_ids and o.chain_ids[c] or chain_name(c), polymer))
       for i = 1, length do
         row = row + 1
