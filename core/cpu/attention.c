@@ -191,7 +191,8 @@ static double dout_scale(const mf_attention_args *a, int64_t threads) {
 }
 
 /* A block of queries (by_rows) or keys against all of the other axis. */
-static void grad_block(const mf_attention_args *a, const layout *w, const item *it, int by_rows, int what, double scale, const void *delta, char *work) {
+static void grad_block(const mf_attention_args *a, const layout *w, const item *it, int by_rows, int what, double scale,
+                    const void *delta, char *work) {
     const int64_t length = a->packing->offsets[it->sequence + 1] - a->packing->offsets[it->sequence];
     const int64_t row_step = even(length, ROWS), column_step = even(length, COLUMNS);
     const int64_t end = it->start + it->length;
@@ -218,7 +219,8 @@ static int one_sweep(const mf_attention_args *a, int64_t threads) {
     return whole <= (double)(4 * a->dqk + 3 * a->dv) * total / (double)threads;
 }
 
-static void sweep(const mf_attention_args *a, const layout *w, const items *all, int by_rows, int what, double scale, const void *delta,
+static void sweep(const mf_attention_args *a, const layout *w, const items *all, int by_rows, int what, double scale,
+                    const void *delta,
                   char *work, int64_t threads) {
 #pragma omp parallel for num_threads((int)threads) schedule(dynamic) if (threads > 1)
     for (int64_t i = 0; i < all->count; i++) {

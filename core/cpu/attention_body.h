@@ -30,7 +30,8 @@ static NAME(view) NAME(view_of)(const mf_attention_args *a, int64_t sequence, in
 }
 
 /* `rows` rows as an operand of a product: themselves, or rounded into `tile`. */
-static const R *NAME(operand)(int64_t *ld, const R *from, int64_t stride, int64_t rows, int64_t width, int precision, R scale, R *tile) {
+static const R *NAME(operand)(int64_t *ld, const R *from, int64_t stride, int64_t rows, int64_t width, int precision, R scale,
+                    R *tile) {
     *ld = stride;
     if (precision == MF_EXACT) return from;
     for (int64_t i = 0; i < rows; i++) ROUND_ROW(tile + i * width, from + i * stride, width, precision, scale);
@@ -72,7 +73,8 @@ static void NAME(softmax_rows)(R *s, int64_t rows, int64_t columns, const R *bia
 }
 
 /* out and lse of the queries [i0, i0 + rows): they are summed in `out` itself. */
-static void NAME(forward_rows)(const mf_attention_args *a, const layout *w, int64_t sequence, int64_t head, int64_t i0, int64_t rows, char *work) {
+static void NAME(forward_rows)(const mf_attention_args *a, const layout *w, int64_t sequence, int64_t head, int64_t i0,
+                    int64_t rows, char *work) {
     const NAME(view) x = NAME(view_of)(a, sequence, head, NULL);
     R *s = AREA(w, work, AREA_S), *bias = AREA(w, work, AREA_BIAS), *max = AREA(w, work, AREA_MAX), *sum = AREA(w, work, AREA_SUM);
     R *out = x.out_to + i0 * x.v_stride;
@@ -82,8 +84,10 @@ static void NAME(forward_rows)(const mf_attention_args *a, const layout *w, int6
     for (int64_t i = 0; i < rows; i++) max[i] = -(R)INFINITY;
     for (int64_t j0 = 0; j0 < x.length; j0 += step) {
         const int64_t columns = mf__min_i64(step, x.length - j0);
-        const R *k = NAME(operand)(&k_ld, x.k + j0 * x.qk_stride, x.qk_stride, columns, x.dqk, a->precision, 1, AREA(w, work, AREA_K));
-        const R *v = NAME(operand)(&v_ld, x.v + j0 * x.v_stride, x.v_stride, columns, x.dv_width, a->precision, 1, AREA(w, work, AREA_V));
+        const R *k = NAME(operand)(&k_ld, x.k + j0 * x.qk_stride, x.qk_stride, columns, x.dqk, a->precision, 1, AREA(w, work,
+            AREA_K));
+        const R *v = NAME(operand)(&v_ld, x.v + j0 * x.v_stride, x.v_stride, columns, x.dv_width, a->precision, 1, AREA(w, work,
+            AREA_V));
         NAME(gather_bias)(bias, &x, j0, columns);
         MF__GEMM(BLAS, 0, 1, rows, columns, x.dqk, 1, q, q_ld, k, k_ld, 0, s, columns);
         NAME(softmax_rows)(s, rows, columns, bias, max, sum, out, x.v_stride, x.dv_width, j0 == 0, a->precision);
@@ -118,16 +122,20 @@ static void NAME(prepare_rows)(const mf_attention_args *a, R *delta, int64_t fir
 
 /* What the tile of queries [i0, ...) and keys [j0, ...) gives to the gradients in `what`. The first tile of a row or
  * column writes with '=', the later ones add, in order. */
-static void NAME(grad_tile)(const mf_attention_args *a, const layout *w, const NAME(view) *x, int64_t i0, int64_t rows, int64_t j0, int64_t columns,
+static void NAME(grad_tile)(const mf_attention_args *a, const layout *w, const NAME(view) *x, int64_t i0, int64_t rows, int64_t j0,
+                    int64_t columns,
                             int what, R scale, char *work) {
-    R *p = AREA(w, work, AREA_S), *ds = AREA(w, work, AREA_DS), *bias = AREA(w, work, AREA_BIAS), *dbias = AREA(w, work, AREA_DBIAS);
+    R *p = AREA(w, work, AREA_S), *ds = AREA(w, work, AREA_DS), *bias = AREA(w, work, AREA_BIAS), *dbias = AREA(w, work,
+        AREA_DBIAS);
     const int precision = a->precision;
     const R p_scale = precision == MF_FP16 ? 32768 : 1;
     int64_t q_ld, k_ld, v_ld, do_ld;
     const R *q = NAME(operand)(&q_ld, x->q + i0 * x->qk_stride, x->qk_stride, rows, x->dqk, precision, 1, AREA(w, work, AREA_Q));
     const R *k = NAME(operand)(&k_ld, x->k + j0 * x->qk_stride, x->qk_stride, columns, x->dqk, precision, 1, AREA(w, work, AREA_K));
-    const R *v = NAME(operand)(&v_ld, x->v + j0 * x->v_stride, x->v_stride, columns, x->dv_width, precision, 1, AREA(w, work, AREA_V));
-    const R *dout = NAME(operand)(&do_ld, x->dout + i0 * x->v_stride, x->v_stride, rows, x->dv_width, precision, scale, AREA(w, work, AREA_DOUT));
+    const R *v = NAME(operand)(&v_ld, x->v + j0 * x->v_stride, x->v_stride, columns, x->dv_width, precision, 1, AREA(w, work,
+        AREA_V));
+    const R *dout = NAME(operand)(&do_ld, x->dout + i0 * x->v_stride, x->v_stride, rows, x->dv_width, precision, scale, AREA(w,
+        work, AREA_DOUT));
     const int scores = what & (WANT_Q | WANT_K | WANT_BIAS);
     NAME(gather_bias)(bias, x, j0, columns);
     memset(dbias, 0, (size_t)columns * sizeof(R));
@@ -153,11 +161,14 @@ static void NAME(grad_tile)(const mf_attention_args *a, const layout *w, const N
     }
     const R back = 1 / scale;
     if (what & WANT_V)
-        MF__GEMM(BLAS, 1, 0, columns, x->dv_width, rows, back / p_scale, p, columns, dout, do_ld, i0 == 0 ? 0 : 1, x->dv + j0 * x->v_stride, x->v_stride);
+        MF__GEMM(BLAS, 1, 0, columns, x->dv_width, rows, back / p_scale, p, columns, dout, do_ld, i0 == 0 ? 0 : 1,
+            x->dv + j0 * x->v_stride, x->v_stride);
     if (what & WANT_Q)
-        MF__GEMM(BLAS, 0, 0, rows, x->dqk, columns, back, ds, columns, k, k_ld, j0 == 0 ? 0 : 1, x->dq + i0 * x->qk_stride, x->qk_stride);
+        MF__GEMM(BLAS, 0, 0, rows, x->dqk, columns, back, ds, columns, k, k_ld, j0 == 0 ? 0 : 1, x->dq + i0 * x->qk_stride,
+            x->qk_stride);
     if (what & WANT_K)
-        MF__GEMM(BLAS, 1, 0, columns, x->dqk, rows, back, ds, columns, q, q_ld, i0 == 0 ? 0 : 1, x->dk + j0 * x->qk_stride, x->qk_stride);
+        MF__GEMM(BLAS, 1, 0, columns, x->dqk, rows, back, ds, columns, q, q_ld, i0 == 0 ? 0 : 1, x->dk + j0 * x->qk_stride,
+            x->qk_stride);
     if (what & WANT_BIAS)
         for (int64_t j = 0; j < columns; j++) {
             R *to = x->dkey_bias + (j0 + j) * x->heads;

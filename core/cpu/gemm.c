@@ -132,7 +132,8 @@ typedef struct grid {
 } grid;
 
 static void direct_item(const mf_gemm *g, const grid *parts, int64_t i) {
-    part p = {.batch = i / (parts->pm * parts->pn), .row = i / parts->pn % parts->pm * parts->rows, .column = i % parts->pn * parts->columns};
+    part p = {.batch = i / (parts->pm * parts->pn), .row = i / parts->pn % parts->pm * parts->rows,
+        .column = i % parts->pn * parts->columns};
     p.rows = mf__min_i64(parts->rows, g->m - p.row);
     p.columns = mf__min_i64(parts->columns, g->n - p.column);
     if (p.rows <= 0 || p.columns <= 0) return;
@@ -155,7 +156,8 @@ static void direct(const mf_gemm *g, int64_t threads) {
 }
 
 /* A rectangle of an operand, from `offset` with leading dimension `ld`, into `to` with leading dimension `columns`. */
-static void load_f32(float *to, const void *from, int dtype, int precision, int64_t offset, int64_t ld, int64_t rows, int64_t columns) {
+static void load_f32(float *to, const void *from, int dtype, int precision, int64_t offset, int64_t ld, int64_t rows,
+                    int64_t columns) {
     for (int64_t i = 0; i < rows; i++) {
         float *row = to + i * columns;
         const int64_t at = offset + i * ld;
@@ -170,7 +172,8 @@ static void load_f32(float *to, const void *from, int dtype, int precision, int6
     }
 }
 
-static void load_f64(double *to, const void *from, int dtype, int precision, int64_t offset, int64_t ld, int64_t rows, int64_t columns) {
+static void load_f64(double *to, const void *from, int dtype, int precision, int64_t offset, int64_t ld, int64_t rows,
+                    int64_t columns) {
     (void)dtype;
     for (int64_t i = 0; i < rows; i++)
         mf__round_row_f64(to + i * columns, (const double *)from + offset + i * ld, columns, precision, 1);

@@ -70,7 +70,8 @@ static int64_t blocks_of(const mf_attention_args *a, int64_t sequence) {
 /* Large enough for every length up to the longest: rows x keys is at most the larger of BLOCK_ELEMENTS / heads and one row. */
 static layout lay_out(const mf_attention_args *a, int backward) {
     const int64_t real = a->dtype == MF_FLOAT64 ? 8 : 4, longest = a->packing->longest;
-    const int64_t block = mf__min_i64(mf__max_i64(BLOCK_ELEMENTS, a->heads * longest), a->heads * longest * mf__min_i64(longest, MOST_ROWS));
+    const int64_t block = mf__min_i64(mf__max_i64(BLOCK_ELEMENTS, a->heads * longest), a->heads * longest * mf__min_i64(longest,
+        MOST_ROWS));
     const int64_t count[AREA_COUNT] = {[AREA_S] = block, [AREA_DS] = backward ? block : 0, [AREA_BIAS] = longest};
     layout w = {.bytes = 0};
     for (int i = 0; i < AREA_COUNT; i++) {
@@ -104,7 +105,8 @@ mf_status mf__cpu_pair_attention(mf_device *d, const mf_attention_args *a) {
 }
 
 /* Blocks [first, last) of a sequence, one after the other. */
-static void grad_run(const mf_attention_args *a, const layout *w, const key_gradients *to, int64_t sequence, int64_t first, int64_t last, char *work) {
+static void grad_run(const mf_attention_args *a, const layout *w, const key_gradients *to, int64_t sequence, int64_t first,
+                    int64_t last, char *work) {
     const int64_t length = length_of(a, sequence), rows = block_rows(a, length);
     for (int64_t b = first; b < last; b++) {
         const int64_t i0 = b * rows, here = mf__min_i64(rows, length - i0);
@@ -137,7 +139,8 @@ mf_status mf__cpu_pair_attention_grad(mf_device *d, const mf_attention_args *a) 
     const int whole = threads == 1 || n >= 4 * threads;
     const layout w = lay_out(a, 1);
     /* private gradients of a thread's keys: dk, dv, dkey_bias one after the other */
-    const int64_t k_bytes = a->dk ? longest * a->heads * a->dqk * real : 0, v_bytes = a->dv_ ? longest * a->heads * a->dv * real : 0;
+    const int64_t k_bytes = a->dk ? longest * a->heads * a->dqk * real : 0,
+        v_bytes = a->dv_ ? longest * a->heads * a->dv * real : 0;
     const int64_t b_bytes = a->dkey_bias ? longest * a->heads * real : 0;
     const int64_t private_bytes = whole ? 0 : (k_bytes + v_bytes + b_bytes + 63) / 64 * 64;
     void *block;

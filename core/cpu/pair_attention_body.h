@@ -12,12 +12,14 @@ static void NAME(bias_row)(R *to, const mf_attention_args *a, const R *key_bias,
     }
 }
 
-static void NAME(forward_block)(const mf_attention_args *a, const layout *w, int64_t sequence, int64_t i0, int64_t rows, char *work) {
+static void NAME(forward_block)(const mf_attention_args *a, const layout *w, int64_t sequence, int64_t i0, int64_t rows,
+                    char *work) {
     const int64_t first = a->packing->offsets[sequence], length = a->packing->offsets[sequence + 1] - first, heads = a->heads;
     const int64_t qk_stride = heads * a->dqk, v_stride = heads * a->dv, stride = rows * length;
     const int64_t pair = a->packing->pair_offsets[sequence] + i0 * length;     /* of (i0, 0) */
     R *s = AREA(w, work, AREA_S), *bias = AREA(w, work, AREA_BIAS);
-    const R *q = (const R *)a->q + (first + i0) * qk_stride, *k = (const R *)a->k + first * qk_stride, *v = (const R *)a->v + first * v_stride;
+    const R *q = (const R *)a->q + (first + i0) * qk_stride, *k = (const R *)a->k + first * qk_stride,
+        *v = (const R *)a->v + first * v_stride;
     const R *key_bias = a->key_bias ? (const R *)a->key_bias + first * heads : NULL;
     R *out = (R *)a->out + (first + i0) * v_stride, *lse = (R *)a->lse + (first + i0) * heads;
     for (int64_t h = 0; h < heads; h++) {
@@ -43,7 +45,8 @@ static void NAME(forward_block)(const mf_attention_args *a, const layout *w, int
     for (int64_t i = 0; i < rows; i++) {
         R *pair_out = a->pair_out ? (R *)a->pair_out + (first + i0 + i) * heads * a->dz : NULL;
         if (pair_out)
-            MF__GEMM(BLAS, 0, 0, heads, a->dz, length, 1, s + i * length, stride, (const R *)a->pair_value + (pair + i * length) * a->dz,
+            MF__GEMM(BLAS, 0, 0, heads, a->dz, length, 1, s + i * length, stride,
+                (const R *)a->pair_value + (pair + i * length) * a->dz,
                      a->dz, 0, pair_out, a->dz);
         for (int64_t h = 0; h < heads; h++) {      /* a query without keys: zeros, also where a masked value is infinite */
             if (lse[i * heads + h] != -(R)INFINITY) continue;
@@ -55,13 +58,15 @@ static void NAME(forward_block)(const mf_attention_args *a, const layout *w, int
 
 /* The gradients of a block. What belongs to its queries or pairs is written; what belongs to keys (dk, dv, dkey_bias of the
  * whole sequence, in `to`) is written by the first block of a run and added to by the next. */
-static void NAME(grad_block)(const mf_attention_args *a, const layout *w, const key_gradients *to, int first_block, int64_t sequence, int64_t i0,
+static void NAME(grad_block)(const mf_attention_args *a, const layout *w, const key_gradients *to, int first_block,
+                    int64_t sequence, int64_t i0,
                              int64_t rows, char *work) {
     const int64_t first = a->packing->offsets[sequence], length = a->packing->offsets[sequence + 1] - first, heads = a->heads;
     const int64_t qk_stride = heads * a->dqk, v_stride = heads * a->dv, z_stride = heads * a->dz, stride = rows * length;
     const int64_t pair = a->packing->pair_offsets[sequence] + i0 * length;
     R *p = AREA(w, work, AREA_S), *ds = AREA(w, work, AREA_DS), *bias = AREA(w, work, AREA_BIAS);
-    const R *q = (const R *)a->q + (first + i0) * qk_stride, *k = (const R *)a->k + first * qk_stride, *v = (const R *)a->v + first * v_stride;
+    const R *q = (const R *)a->q + (first + i0) * qk_stride, *k = (const R *)a->k + first * qk_stride,
+        *v = (const R *)a->v + first * v_stride;
     const R *key_bias = a->key_bias ? (const R *)a->key_bias + first * heads : NULL;
     const R *out = (const R *)a->out + (first + i0) * v_stride, *dout = (const R *)a->dout + (first + i0) * v_stride;
     const R *lse = (const R *)a->lse + (first + i0) * heads;
@@ -70,12 +75,15 @@ static void NAME(grad_block)(const mf_attention_args *a, const layout *w, const 
     const R *pair_value = dpair_out ? (const R *)a->pair_value + pair * a->dz : NULL;
     const R keep = first_block ? 0 : 1;
     for (int64_t h = 0; h < heads; h++) {
-        MF__GEMM(BLAS, 0, 1, rows, length, a->dqk, 1, q + h * a->dqk, qk_stride, k + h * a->dqk, qk_stride, 0, p + h * stride, length);
-        MF__GEMM(BLAS, 0, 1, rows, length, a->dv, 1, dout + h * a->dv, v_stride, v + h * a->dv, v_stride, 0, ds + h * stride, length);
+        MF__GEMM(BLAS, 0, 1, rows, length, a->dqk, 1, q + h * a->dqk, qk_stride, k + h * a->dqk, qk_stride, 0, p + h * stride,
+            length);
+        MF__GEMM(BLAS, 0, 1, rows, length, a->dv, 1, dout + h * a->dv, v_stride, v + h * a->dv, v_stride, 0, ds + h * stride,
+            length);
     }
     if (dpair_out)
         for (int64_t i = 0; i < rows; i++)
-            MF__GEMM(BLAS, 0, 1, heads, length, a->dz, 1, dpair_out + i * z_stride, a->dz, pair_value + i * length * a->dz, a->dz, 1,
+            MF__GEMM(BLAS, 0, 1, heads, length, a->dz, 1, dpair_out + i * z_stride, a->dz, pair_value + i * length * a->dz, a->dz,
+                1,
                      ds + i * length, stride);
     for (int64_t h = 0; h < heads; h++) {
         for (int64_t i = 0; i < rows; i++) {
@@ -104,9 +112,11 @@ static void NAME(grad_block)(const mf_attention_args *a, const layout *w, const 
             MF__GEMM(BLAS, 0, 0, rows, a->dqk, length, 1, ds_head, length, k + h * a->dqk, qk_stride, 0,
                      (R *)a->dq + (first + i0) * qk_stride + h * a->dqk, qk_stride);
         if (to->dk)
-            MF__GEMM(BLAS, 1, 0, length, a->dqk, rows, 1, ds_head, length, q + h * a->dqk, qk_stride, keep, (R *)to->dk + h * a->dqk, qk_stride);
+            MF__GEMM(BLAS, 1, 0, length, a->dqk, rows, 1, ds_head, length, q + h * a->dqk, qk_stride, keep,
+                (R *)to->dk + h * a->dqk, qk_stride);
         if (to->dv)
-            MF__GEMM(BLAS, 1, 0, length, a->dv, rows, 1, p_head, length, dout + h * a->dv, v_stride, keep, (R *)to->dv + h * a->dv, v_stride);
+            MF__GEMM(BLAS, 1, 0, length, a->dv, rows, 1, p_head, length, dout + h * a->dv, v_stride, keep, (R *)to->dv + h * a->dv,
+                v_stride);
         if (to->dkey_bias) {
             R *sum = (R *)to->dkey_bias + h;
             for (int64_t i = 0; i < rows; i++)

@@ -35,27 +35,33 @@ static mf_status check(const char *op, const mf_call *c) {
         const mf_tensor *x = c->in[i];
         if (!x) continue;
         if (!mf__is_real(x->dtype))
-            return mf__fail(MF_EDTYPE, "%s: %s, float32 or float64 expected; `precision` sets what products round to", op, mf_dtype_name(x->dtype));
+            return mf__fail(MF_EDTYPE, "%s: %s, float32 or float64 expected; `precision` sets what products round to", op,
+                mf_dtype_name(x->dtype));
         if (x->dtype != q->dtype)
-            return mf__fail(MF_EDTYPE, "%s: q is %s, another input %s; one type expected", op, mf_dtype_name(q->dtype), mf_dtype_name(x->dtype));
+            return mf__fail(MF_EDTYPE, "%s: q is %s, another input %s; one type expected", op, mf_dtype_name(q->dtype),
+                mf_dtype_name(x->dtype));
     }
     const int64_t n = packing->total;
     const int fits = q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && q->shape[0] == n && k->shape[0] == n && v->shape[0] == n &&
                      k->shape[1] == q->shape[1] && v->shape[1] == q->shape[1] && k->shape[2] == q->shape[2];
     if (!fits)
-        return mf__fail(MF_ESHAPE, "%s: q %s, k %s, v %s; expected q and k (N, H, dqk), v (N, H, dv) with N = %lld, the packing's total", op,
+        return mf__fail(MF_ESHAPE,
+            "%s: q %s, k %s, v %s; expected q and k (N, H, dqk), v (N, H, dv) with N = %lld, the packing's total", op,
                         mf__shape(q).text, mf__shape(k).text, mf__shape(v).text, (long long)n);
     const mf_tensor *bias = c->in[KEY_BIAS];
     if (bias && (bias->ndim != 2 || bias->shape[0] != n || bias->shape[1] != q->shape[1]))
-        return mf__fail(MF_ESHAPE, "%s: key_bias %s must be (%lld, %lld), residues and heads", op, mf__shape(bias).text, (long long)n,
+        return mf__fail(MF_ESHAPE, "%s: key_bias %s must be (%lld, %lld), residues and heads", op, mf__shape(bias).text,
+            (long long)n,
                         (long long)q->shape[1]);
     return MF_OK;
 }
 
 static mf_attention_args arguments(const inputs *f, const mf_packing *packing, int precision) {
     const mf_tensor *q = f->x[Q], *v = f->x[V];
-    return (mf_attention_args){.dtype = q->dtype, .precision = precision, .heads = q->shape[1], .dqk = q->shape[2], .dv = v->shape[2],
-                               .packing = packing, .q = mf__data(q), .k = mf__data(f->x[K]), .v = mf__data(v), .key_bias = data(f->x[KEY_BIAS]),
+    return (mf_attention_args){.dtype = q->dtype, .precision = precision, .heads = q->shape[1], .dqk = q->shape[2],
+        .dv = v->shape[2],
+                               .packing = packing, .q = mf__data(q), .k = mf__data(f->x[K]), .v = mf__data(v),
+                                   .key_bias = data(f->x[KEY_BIAS]),
                                .pair_bias = data(f->x[PAIR_BIAS]), .pair_value = data(f->x[PAIR_VALUE]),
                                .dz = f->x[PAIR_VALUE] ? f->x[PAIR_VALUE]->shape[1] : 0};
 }
@@ -115,9 +121,11 @@ static mf_status check_pairs(const mf_call *c) {
     const long long pairs = (long long)c->p.packing->pairs, heads = (long long)c->in[Q]->shape[1];
     const mf_tensor *bias = c->in[PAIR_BIAS], *value = c->in[PAIR_VALUE];
     if (bias && (bias->ndim != 2 || bias->shape[0] != pairs || bias->shape[1] != heads))
-        return mf__fail(MF_ESHAPE, "pair_attention: pair_bias %s must be (%lld, %lld), the packing's pairs and the heads", mf__shape(bias).text, pairs, heads);
+        return mf__fail(MF_ESHAPE, "pair_attention: pair_bias %s must be (%lld, %lld), the packing's pairs and the heads",
+            mf__shape(bias).text, pairs, heads);
     if (value && (value->ndim != 2 || value->shape[0] != pairs))
-        return mf__fail(MF_ESHAPE, "pair_attention: pair_value %s must be (%lld, dz), the packing's pairs and any width", mf__shape(value).text, pairs);
+        return mf__fail(MF_ESHAPE, "pair_attention: pair_value %s must be (%lld, dz), the packing's pairs and any width",
+            mf__shape(value).text, pairs);
     return MF_OK;
 }
 
@@ -178,10 +186,12 @@ mf_status mf_attention(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, 
 }
 
 mf_status mf_pair_attention(mf_tensor **out, mf_tensor **pair_out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v,
-                            const mf_tensor *key_bias, const mf_tensor *pair_bias, const mf_tensor *pair_value, const mf_packing *packing) {
+                            const mf_tensor *key_bias, const mf_tensor *pair_bias, const mf_tensor *pair_value,
+                                const mf_packing *packing) {
     const mf_params p = {.packing = packing};
     mf_tensor *outs[2];
-    mf_status status = mf__run(outs, 2, MF_OP_pair_attention, (const mf_tensor *[]){q, k, v, key_bias, pair_bias, pair_value}, 6, &p);
+    mf_status status = mf__run(outs, 2, MF_OP_pair_attention, (const mf_tensor *[]){q, k, v, key_bias, pair_bias, pair_value}, 6,
+        &p);
     *out = outs[0];
     *pair_out = outs[1];
     return status;

@@ -42,7 +42,8 @@ static mf_status check_type(const char *op, const mf_tensor *a, const mf_tensor 
     if (!mf__is_float(a->dtype))
         return mf__fail(MF_EDTYPE, "%s: %s is not a floating type; cast it first", op, mf_dtype_name(a->dtype));
     if (a->dtype != b->dtype)
-        return mf__fail(MF_EDTYPE, "%s: %s and %s, one type expected; cast one of them", op, mf_dtype_name(a->dtype), mf_dtype_name(b->dtype));
+        return mf__fail(MF_EDTYPE, "%s: %s and %s, one type expected; cast one of them", op, mf_dtype_name(a->dtype),
+            mf_dtype_name(b->dtype));
     return MF_OK;
 }
 
@@ -57,7 +58,8 @@ static mf_status multiply(mf_tensor *c, const mf_tensor *a, const mf_tensor *b) 
     MF_TRY_OUT(matrix_of(&mb, b));
     a = ma.x;
     b = mb.x;
-    mf_gemm g = {.dtype = c->dtype, .transpose_a = ma.transpose, .transpose_b = mb.transpose, .precision = MF_EXACT, .alpha = 1, .beta = 0,
+    mf_gemm g = {.dtype = c->dtype, .transpose_a = ma.transpose, .transpose_b = mb.transpose, .precision = MF_EXACT, .alpha = 1,
+        .beta = 0,
                  .m = c->shape[c->ndim - 2], .n = c->shape[c->ndim - 1], .k = a->shape[a->ndim - 1],
                  .lda = at_least_1(ma.ld), .ldb = at_least_1(mb.ld)};
     g.ldc = at_least_1(g.n);
@@ -69,7 +71,8 @@ static mf_status multiply(mf_tensor *c, const mf_tensor *a, const mf_tensor *b) 
         const int ia = i - c->ndim + a->ndim, ib = i - c->ndim + b->ndim;
         const int64_t here = c->shape[i];
         if (here == 1) continue;
-        const int64_t step_a = ia >= 0 && a->shape[ia] != 1 ? a->stride[ia] : 0, step_b = ib >= 0 && b->shape[ib] != 1 ? b->stride[ib] : 0;
+        const int64_t step_a = ia >= 0 && a->shape[ia] != 1 ? a->stride[ia] : 0,
+            step_b = ib >= 0 && b->shape[ib] != 1 ? b->stride[ib] : 0;
         if (n > 0 && step_a == sa[n - 1] * size[n - 1] && step_b == sb[n - 1] * size[n - 1] && c->stride[i] == sc[n - 1] * size[n - 1]) {
             size[n - 1] *= here;
             continue;
@@ -116,19 +119,22 @@ static mf_status product(mf_tensor **out, const mf_tensor *a, const mf_tensor *b
     *out = NULL;
     if (a->ndim < 2 || b->ndim < 2) {
         const mf_tensor *x = a->ndim < 2 ? a : b;
-        return mf__fail(MF_ESHAPE, "matmul: %s has %d axes, at least 2 expected; reshape a vector to (1, n) or (n, 1)", mf__shape(x).text, x->ndim);
+        return mf__fail(MF_ESHAPE, "matmul: %s has %d axes, at least 2 expected; reshape a vector to (1, n) or (n, 1)",
+            mf__shape(x).text, x->ndim);
     }
     MF_TRY(check_type("matmul", a, b));
     if (a->shape[a->ndim - 1] != b->shape[b->ndim - 2])
         return mf__fail(MF_ESHAPE, "matmul: %s by %s: axis %d of the first is %lld, axis %d of the second %lld", mf__shape(a).text,
-                        mf__shape(b).text, a->ndim, (long long)a->shape[a->ndim - 1], b->ndim - 1, (long long)b->shape[b->ndim - 2]);
+                        mf__shape(b).text, a->ndim, (long long)a->shape[a->ndim - 1], b->ndim - 1,
+                            (long long)b->shape[b->ndim - 2]);
     const int ndim = a->ndim > b->ndim ? a->ndim : b->ndim;
     int64_t shape[MF_MAX_DIMS];
     for (int i = 0; i < ndim - 2; i++) {
         const int ia = i - ndim + a->ndim, ib = i - ndim + b->ndim;
         const int64_t na = ia >= 0 ? a->shape[ia] : 1, nb = ib >= 0 ? b->shape[ib] : 1;
         if (na != nb && na != 1 && nb != 1)
-            return mf__fail(MF_ESHAPE, "matmul: the leading axes of %s and %s do not broadcast: %lld against %lld", mf__shape(a).text,
+            return mf__fail(MF_ESHAPE, "matmul: the leading axes of %s and %s do not broadcast: %lld against %lld",
+                mf__shape(a).text,
                             mf__shape(b).text, (long long)na, (long long)nb);
         shape[i] = na == 1 ? nb : na;
     }
@@ -183,7 +189,8 @@ mf_status mf__matmul_bwd(mf_grad_call *g) {
     const mf_tensor *a = g->in[0], *b = g->in[1], *dc = g->dout[0];
     if (g->wanted[0]) MF_TRY(product_to(&g->din[0], dc, b, 1, a));
     if (!g->wanted[1]) return MF_OK;
-    if (mf__count(b->ndim - 2, b->shape) != 1 || mf__count(dc->ndim - 2, dc->shape) == 1) return product_to(&g->din[1], a, dc, 0, b);
+    if (mf__count(b->ndim - 2, b->shape) != 1 || mf__count(dc->ndim - 2, dc->shape) == 1) return product_to(&g->din[1], a, dc, 0,
+        b);
 
     /* one b for the whole batch: a' dc over all rows at once, instead of a product for each and their sum */
     mf_tensor *a_rows = NULL, *dc_rows = NULL, *flat = NULL;
@@ -213,7 +220,8 @@ mf_status mf__linear_fwd(mf_call *c) {
     MF_TRY(check_type("linear", x, weight));
     if (bias) MF_TRY(check_type("linear", x, bias));
     if (x->ndim < 1 || weight->ndim != 2 || x->shape[x->ndim - 1] != weight->shape[1])
-        return mf__fail(MF_ESHAPE, "linear: x %s and weight %s, expected x (..., in) and weight (out, in)", mf__shape(x).text, mf__shape(weight).text);
+        return mf__fail(MF_ESHAPE, "linear: x %s and weight %s, expected x (..., in) and weight (out, in)", mf__shape(x).text,
+            mf__shape(weight).text);
     if (bias && (bias->ndim != 1 || bias->shape[0] != weight->shape[0]))
         return mf__fail(MF_ESHAPE, "linear: bias %s must be (%lld), the first axis of weight %s", mf__shape(bias).text,
                         (long long)weight->shape[0], mf__shape(weight).text);
@@ -260,7 +268,8 @@ mf_status mf__linear_bwd(mf_grad_call *g) {
         MF_TRY_OUT(mf__contiguous(&flat, dy));
         status = mf__new(&g->din[2], dy->device, dy->dtype, 1, weight->shape);
         if (status == MF_OK)
-            status = mf__kernels(dy)->reduce(dy->device, MF_REDUCE_sum, dy->dtype, 1, dy->shape[0], dy->shape[1], mf__data(flat), mf__data(g->din[2]));
+            status = mf__kernels(dy)->reduce(dy->device, MF_REDUCE_sum, dy->dtype, 1, dy->shape[0], dy->shape[1], mf__data(flat),
+                mf__data(g->din[2]));
         mf_tensor_release(flat);
     }
 out:

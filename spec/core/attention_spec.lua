@@ -51,7 +51,6 @@ local function with_gradients(f, inputs, cotangents)
   return list
 end
 
-local function doubled(list) return each(list, function(x) return x:double() end) end
 local function floats(list) return each(list, function(x) return x:float() end) end
 
 --- Fails unless every x is at most `factor` (outputs) or 3 (gradients) times as far from the exact value as the naive one is.
@@ -59,7 +58,7 @@ local function as_good_as(naive, fused, exact, outputs, floor)
   for i = 1, #exact do
     local mine, theirs = relative(fused[i], exact[i]), relative(naive[i], exact[i])
     local allowed = (i <= outputs and 2 or 3) * theirs + floor
-    if not (mine <= allowed) then error(("result %d is off by %.3g, the naive one by %.3g"):format(i, mine, theirs), 2) end
+    if mine > allowed or mine ~= mine then error(("result %d is off by %.3g, the naive one by %.3g"):format(i, mine, theirs), 2) end
   end
 end
 
@@ -73,7 +72,8 @@ describe("attention", function()
       it(("is the quadratic softmax for lengths %s, widths %d and %d"):format(table.concat(lengths, ","), dqk, dv), function()
         local packing, n, h = mf.packing(lengths), 0, 2
         for _, l in ipairs(lengths) do n = n + l end
-        local inputs = { normal({ n, h, dqk }, 1) / math.sqrt(dqk), normal({ n, h, dqk }, 2), normal({ n, h, dv }, 3), normal({ n, h }, 4) }
+        local inputs = { normal({ n, h, dqk }, 1) / math.sqrt(dqk), normal({ n, h, dqk }, 2), normal({ n, h, dv }, 3),
+          normal({ n, h }, 4) }
         local cotangent = { normal({ n, h, dv }, 5) }
         local function fused(q, k, v, b) return mf.attention(q, k, v, b, packing) end
         local function naive(q, k, v, b) return (quadratic(q, k, v, b, packing)) end
@@ -83,7 +83,8 @@ describe("attention", function()
           assert.is_true((x - exact[i]):norm():item() <= 1e-13 * (1 + exact[i]:norm():item()))
         end
         if n > 1 then   -- alone, dS = P (dP - delta) is rounding noise on both sides
-          as_good_as(with_gradients(naive, floats(inputs), floats(cotangent)), with_gradients(fused, floats(inputs), floats(cotangent)),
+          as_good_as(with_gradients(naive, floats(inputs), floats(cotangent)), with_gradients(fused, floats(inputs),
+            floats(cotangent)),
                      exact, 1, 1e-7)
         end
       end)
@@ -106,7 +107,8 @@ describe("attention", function()
 
   it("does not care how a pack is divided or ordered", function()
     local n, h = 130 + 67 + 31, 2
-    local inputs = { normal({ n, h, 20 }, 1, "float32"), normal({ n, h, 20 }, 2, "float32"), normal({ n, h, 7 }, 3, "float32"), normal({ n, h }, 4, "float32") }
+    local inputs = { normal({ n, h, 20 }, 1, "float32"), normal({ n, h, 20 }, 2, "float32"), normal({ n, h, 7 }, 3, "float32"),
+      normal({ n, h }, 4, "float32") }
     local cotangent = { normal({ n, h, 7 }, 5, "float32") }
     local function run(lengths, list, g)
       local packing = mf.packing(lengths)
@@ -125,7 +127,8 @@ describe("attention", function()
 
   it("gives the same bits twice and with other numbers of inputs that want gradients", function()
     local packing, n = mf.packing { 300, 257 }, 557
-    local inputs = { normal({ n, 2, 33 }, 1, "float32"), normal({ n, 2, 33 }, 2, "float32"), normal({ n, 2, 20 }, 3, "float32"), normal({ n, 2 }, 4, "float32") }
+    local inputs = { normal({ n, 2, 33 }, 1, "float32"), normal({ n, 2, 33 }, 2, "float32"), normal({ n, 2, 20 }, 3, "float32"),
+      normal({ n, 2 }, 4, "float32") }
     local g = { normal({ n, 2, 20 }, 5, "float32") }
     local function fused(q, k, v, b) return mf.attention(q, k, v, b, packing) end
     local first, again = with_gradients(fused, inputs, g), with_gradients(fused, inputs, g)
@@ -153,7 +156,8 @@ describe("attention", function()
       check.near(y:narrow(1, 1, 20), short, dtype == "float32" and 1e-6 or 1e-14)
 
       local all = mf.cat({ mf.full({ 40, 2 }, -inf, { dtype = dtype }), mf.zeros(33, 2, { dtype = dtype }) }, 1)
-      local results = with_gradients(function(q, k, v, b) return mf.attention(q, k, v, b, packing) end, { inputs[1], inputs[2], inputs[3], all }, { g })
+      local results = with_gradients(function(q, k, v, b) return mf.attention(q, k, v, b, packing) end, { inputs[1], inputs[2],
+        inputs[3], all }, { g })
       for _, x in ipairs(results) do
         assert.equal(0, x:narrow(1, 1, 40):abs():max(1):max():item())
         assert.is_true(x:narrow(1, 41, 33):abs():sum():item() < inf)
@@ -166,7 +170,8 @@ describe("attention", function()
     for _, bad in ipairs { inf, -inf, 0 / 0, 3e38 } do
       local q = mf.cat({ mf.full({ 3, 1, 2 }, bad), mf.ones(4, 1, 2) }, 1)
       for _, precision in ipairs { "exact", "fp16", "bf16", "tf32" } do
-        local list = with_gradients(function(x, y) return mf.attention(x, q, y, nil, packing, precision) end, { q, q }, { mf.ones(7, 1, 2) })
+        local list = with_gradients(function(x, y) return mf.attention(x, q, y, nil, packing, precision) end, { q, q },
+          { mf.ones(7, 1, 2) })
         for _, x in ipairs(list) do assert.is_true(x:narrow(1, 4, 4):abs():sum():item() < inf) end
       end
     end
@@ -185,19 +190,26 @@ describe("attention", function()
     local p = (q:matmul(turn(k)) + bias:t():unsqueeze(2)):softmax(3)
     local out = r(p):matmul(v)
     local ds = p * (g:matmul(turn(v)) - (g * out):sum(3, true))
-    return { heads(out), heads(r(ds):matmul(k)) / scale, heads(turn(r(ds)):matmul(q)) / scale, heads(turn(r(p)):matmul(g)) / scale, ds:sum(2):t() / scale }
+    return { heads(out), heads(r(ds):matmul(k)) / scale, heads(turn(r(ds)):matmul(q)) / scale,
+      heads(turn(r(p)):matmul(g)) / scale, ds:sum(2):t() / scale }
   end
 
   for _, precision in ipairs { "fp16", "bf16" } do
     for _, size in ipairs { 1, 2 ^ -20, 2 ^ 12 } do
       it(("in %s is as good as the naive operator, with cotangents of size %g"):format(precision, size), function()
         local n, h, packing = 259, 2, mf.packing { 259 }
-        local inputs = { normal({ n, h, 154 }, 1, "float32") * 0.1, normal({ n, h, 154 }, 2, "float32"), normal({ n, h, 228 }, 3, "float32"), normal({ n, h }, 4, "float32") }
+        local inputs = { normal({ n, h, 154 }, 1, "float32") * 0.1, normal({ n, h, 154 }, 2, "float32"), normal({ n, h, 228 },
+          3, "float32"), normal({ n, h }, 4, "float32") }
         local g = normal({ n, h, 228 }, 5, "float32") * size
-        local exact = rounded(inputs[1]:double(), inputs[2]:double(), inputs[3]:double(), inputs[4]:double(), g:double(), nil, 1)
+        local exact = rounded(inputs[1]:double(), inputs[2]:double(), inputs[3]:double(), inputs[4]:double(), g:double(), nil,
+          1)
         local function naive(scale) return rounded(inputs[1], inputs[2], inputs[3], inputs[4], g, precision, scale) end
-        local fused = with_gradients(function(q, k, v, b) return mf.attention(q, k, v, b, packing, precision) end, inputs, { g })
-        as_good_as(naive(1 / size), fused, exact, 1, 0)
+        local fused = with_gradients(function(q, k, v, b) return mf.attention(q, k, v, b, packing, precision) end, inputs,
+          { g })
+        local same = naive(1 / size)
+        as_good_as(same, fused, exact, 1, 0)
+        -- it rounds where the naive one does: but for values beside a boundary, the gradients are the naive ones
+        for i = 2, 5 do assert.is_true(relative(fused[i], same[i]) < 0.5 * relative(same[i], exact[i])) end
         if precision == "fp16" and size < 1 then                -- and the scale is what does it
           assert.is_true(relative(naive(1)[2], exact[2]) > 20 * relative(fused[2], exact[2]))
         end
@@ -208,11 +220,13 @@ describe("attention", function()
   it("says what does not fit", function()
     local z, packing = mf.zeros, mf.packing { 2, 3 }
     check.fails(function() mf.attention(z(4, 2, 3), z(4, 2, 3), z(4, 2, 1), nil, packing) end,
-                "attention: q (4, 2, 3), k (4, 2, 3), v (4, 2, 1); expected q and k (N, H, dqk), v (N, H, dv) with N = 5, the packing's total")
+                "attention: q (4, 2, 3), k (4, 2, 3), v (4, 2, 1); expected q and k (N, H, dqk), v (N, H, dv) with N = 5")
     check.fails(function() mf.attention(z(5, 2, 3), z(5, 2, 4), z(5, 2, 1), nil, packing) end, "k (5, 2, 4)")
     check.fails(function() mf.attention(z(5, 2, 3), z(5, 2, 3), z(5, 3, 1), nil, packing) end, "v (5, 3, 1)")
-    check.fails(function() mf.attention(z(5, 2, 3), z(5, 2, 3), z(5, 2, 1), z(5, 3), packing) end, "key_bias (5, 3) must be (5, 2)")
-    check.fails(function() mf.attention(z(5, 2, 3):to("bfloat16"), z(5, 2, 3), z(5, 2, 1), nil, packing) end, "bfloat16, float32 or float64 expected")
+    check.fails(function() mf.attention(z(5, 2, 3), z(5, 2, 3), z(5, 2, 1), z(5, 3), packing) end,
+      "key_bias (5, 3) must be (5, 2)")
+    check.fails(function() mf.attention(z(5, 2, 3):to("bfloat16"), z(5, 2, 3), z(5, 2, 1), nil, packing) end,
+      "bfloat16, float32 or float64 expected")
     check.fails(function() mf.attention(z(5, 2, 3):double(), z(5, 2, 3), z(5, 2, 1), nil, packing) end, "one type expected")
   end)
 
@@ -222,7 +236,8 @@ describe("attention", function()
       collectgarbage()
       mf.reset_peak()
       local before, packing = mf.memory().live, mf.packing { n }
-      with_gradients(function(q, k, v) return mf.attention(q, k, v, nil, packing) end, inputs, { normal({ n, 1, 8 }, 4, "float32") })
+      with_gradients(function(q, k, v) return mf.attention(q, k, v, nil, packing) end, inputs, { normal({ n, 1, 8 }, 4,
+        "float32") })
       return mf.memory().peak - before
     end
     assert.is_true(peak(2000) <= 2.1 * peak(1000))
@@ -236,7 +251,8 @@ describe("pair_attention", function()
         local packing, n, h, dz = mf.packing(lengths), 0, 3, width[3]
         for _, l in ipairs(lengths) do n = n + l end
         local pairs_ = packing:pairs()
-        local inputs = { normal({ n, h, width[1] }, 1), normal({ n, h, width[1] }, 2), normal({ n, h, width[2] }, 3), normal({ n, h }, 4),
+        local inputs = { normal({ n, h, width[1] }, 1), normal({ n, h, width[1] }, 2), normal({ n, h, width[2] }, 3),
+          normal({ n, h }, 4),
                          normal({ pairs_, h }, 5), normal({ pairs_, dz }, 6) }
         local cotangents = { normal({ n, h, width[2] }, 7), normal({ n, h, dz }, 8) }
         local function fused(q, k, v, b, pb, pv) return mf.pair_attention(q, k, v, b, pb, pv, packing) end
@@ -246,7 +262,8 @@ describe("pair_attention", function()
           assert.is_true((x - exact[i]):norm():item() <= 1e-13 * (1 + exact[i]:norm():item()))
         end
         if n > 1 then
-          as_good_as(with_gradients(naive, floats(inputs), floats(cotangents)), with_gradients(fused, floats(inputs), floats(cotangents)),
+          as_good_as(with_gradients(naive, floats(inputs), floats(cotangents)), with_gradients(fused, floats(inputs),
+            floats(cotangents)),
                      exact, 2, 1e-7)
         end
       end)
@@ -268,7 +285,8 @@ describe("pair_attention", function()
 
   it("differentiates when only one of its results is used #grad", function()
     local packing = mf.packing { 3, 2 }
-    local inputs = { normal({ 5, 2, 3 }, 1), normal({ 5, 2, 3 }, 2), normal({ 5, 2, 2 }, 3), normal({ 5, 2 }, 4), normal({ 13, 2 }, 5), normal({ 13, 3 }, 6) }
+    local inputs = { normal({ 5, 2, 3 }, 1), normal({ 5, 2, 3 }, 2), normal({ 5, 2, 2 }, 3), normal({ 5, 2 }, 4), normal({ 13,
+      2 }, 5), normal({ 13, 3 }, 6) }
     check.gradients_match(function(...)
       local list = { ... }
       list[7] = packing
@@ -289,14 +307,17 @@ describe("pair_attention", function()
     local packing = mf.packing { 4, 3 }
     local b = mf.cat({ mf.full({ 4, 2 }, -inf), mf.zeros(3, 2) }, 1)
     local f = function(q, k, v, pv) return mf.pair_attention(q, k, v, b, nil, pv, packing) end
-    local inputs = { normal({ 7, 2, 3 }, 1, "float32"), normal({ 7, 2, 3 }, 2, "float32"), normal({ 7, 2, 3 }, 3, "float32"), normal({ 25, 5 }, 4, "float32") }
+    local inputs = { normal({ 7, 2, 3 }, 1, "float32"), normal({ 7, 2, 3 }, 2, "float32"), normal({ 7, 2, 3 }, 3, "float32"),
+      normal({ 25, 5 }, 4, "float32") }
     local list = with_gradients(f, inputs, { mf.ones(7, 2, 3), mf.ones(7, 2, 5) })
     for i, x in ipairs(list) do assert.equal(0, x:narrow(1, 1, i == 6 and 16 or 4):abs():max(1):max():item()) end
   end)
 
   it("says what does not fit", function()
     local z, packing = mf.zeros, mf.packing { 2, 3 }
-    check.fails(function() mf.pair_attention(z(5, 2, 3), z(5, 2, 3), z(5, 2, 1), nil, z(12, 2), nil, packing) end, "pair_bias (12, 2) must be (13, 2)")
-    check.fails(function() mf.pair_attention(z(5, 2, 3), z(5, 2, 3), z(5, 2, 1), nil, nil, z(13, 2, 2), packing) end, "pair_value (13, 2, 2) must be (13, dz)")
+    check.fails(function() mf.pair_attention(z(5, 2, 3), z(5, 2, 3), z(5, 2, 1), nil, z(12, 2), nil, packing) end,
+      "pair_bias (12, 2) must be (13, 2)")
+    check.fails(function() mf.pair_attention(z(5, 2, 3), z(5, 2, 3), z(5, 2, 1), nil, nil, z(13, 2, 2), packing) end,
+      "pair_value (13, 2, 2) must be (13, dz)")
   end)
 end)

@@ -25,7 +25,8 @@ local function loops(a, b)
 end
 
 -- one past the sizes at which the kernel changes its way: vectors, plain loops (512 products), a fork (2^19 products)
-local sizes = { { 1, 1, 1 }, { 3, 3, 3 }, { 1, 67, 33 }, { 67, 33, 1 }, { 8, 8, 9 }, { 31, 1, 33 }, { 67, 130, 67 }, { 0, 3, 2 }, { 3, 0, 2 } }
+local sizes = { { 1, 1, 1 }, { 3, 3, 3 }, { 1, 67, 33 }, { 67, 33, 1 }, { 8, 8, 9 }, { 31, 1, 33 }, { 67, 130, 67 }, { 0, 3,
+  2 }, { 3, 0, 2 } }
 
 describe("matmul", function()
   for _, size in ipairs(sizes) do
@@ -87,10 +88,12 @@ describe("matmul", function()
   end)
 
   it("differentiates both sides #grad", function()
-    for _, case in ipairs { { { 3, 4 }, { 4, 2 } }, { { 2, 3, 4 }, { 4, 2 } }, { { 3, 4 }, { 2, 4, 2 } }, { { 2, 1, 3, 2 }, { 3, 2, 2 } }, { { 2, 2, 3, 2 }, { 1, 2, 3 } } } do
+    for _, case in ipairs { { { 3, 4 }, { 4, 2 } }, { { 2, 3, 4 }, { 4, 2 } }, { { 3, 4 }, { 2, 4, 2 } }, { { 2, 1, 3, 2 }, { 3,
+      2, 2 } }, { { 2, 2, 3, 2 }, { 1, 2, 3 } } } do
       check.gradients_match(function(a, b) return a:matmul(b) end, { normal(case[1], nil, 3), normal(case[2], nil, 4) })
     end
-    check.gradients_match(function(a, b) return a:t():matmul(b:narrow(2, 2, 2)) end, { normal({ 4, 3 }, nil, 5), normal({ 4, 3 }, nil, 6) })
+    check.gradients_match(function(a, b) return a:t():matmul(b:narrow(2, 2, 2)) end, { normal({ 4, 3 }, nil, 5), normal({ 4,
+      3 }, nil, 6) })
   end)
 
   it("gives the same bits twice", function()
@@ -99,7 +102,8 @@ describe("matmul", function()
   end)
 
   it("says what does not fit", function()
-    naive.fails(function() mf.zeros(2, 3):matmul(mf.zeros(4, 5)) end, "matmul: (2, 3) by (4, 5): axis 2 of the first is 3, axis 1 of the second 4")
+    naive.fails(function() mf.zeros(2, 3):matmul(mf.zeros(4, 5)) end,
+      "matmul: (2, 3) by (4, 5): axis 2 of the first is 3, axis 1 of the second 4")
     naive.fails(function() mf.zeros(3):matmul(mf.zeros(3, 5)) end, "at least 2 expected; reshape a vector")
     naive.fails(function() mf.zeros(2, 2, 3):matmul(mf.zeros(3, 3, 5)) end, "do not broadcast: 2 against 3")
     naive.fails(function() mf.zeros(2, 3):matmul(mf.zeros(3, 5, { dtype = "float64" })) end, "matmul: float32 and float64")
@@ -108,7 +112,8 @@ describe("matmul", function()
 end)
 
 describe("linear", function()
-  for _, case in ipairs { { { 5 }, 3 }, { { 1, 7 }, 2 }, { { 0, 7 }, 2 }, { { 31, 33 }, 67 }, { { 2, 3, 5 }, 4 }, { { 4, 0 }, 3 } } do
+  for _, case in ipairs { { { 5 }, 3 }, { { 1, 7 }, 2 }, { { 0, 7 }, 2 }, { { 31, 33 }, 67 }, { { 2, 3, 5 }, 4 }, { { 4, 0 },
+    3 } } do
     local shape, width = case[1], case[2]
     it(("is x w' + b for x %s"):format(table.concat(shape, "x")), function()
       local inner = shape[#shape]
@@ -119,14 +124,16 @@ describe("linear", function()
       naive.close(expected, x:linear(w), 1e-13)
       for i = 1, #expected do expected[i] = expected[i] + bias[(i - 1) % width + 1] end
       naive.close(expected, x:linear(w, b), 1e-13)
-      naive.close(expected, x:float():linear(w:float(), b:float()), 1e-5)   -- 33 products: 33 times 2^-24 of their size, and room
+      naive.close(expected, x:float():linear(w:float(), b:float()), 1e-5)   -- 33 roundings of 2^-24, and room
       if #shape > 1 and x:count() > 0 then naive.close(expected, naive.strided(x):linear(w, b), 1e-13) end
     end)
   end
 
   it("differentiates x, weight and bias #grad", function()
-    check.gradients_match(function(x, w, b) return x:linear(w, b) end, { normal({ 2, 3, 4 }, nil, 1), normal({ 5, 4 }, nil, 2), normal({ 5 }, nil, 3) })
-    check.gradients_match(function(x, w) return x:transpose(1, 2):linear(w) end, { normal({ 4, 3 }, nil, 1), normal({ 2, 4 }, nil, 2) })
+    check.gradients_match(function(x, w, b) return x:linear(w, b) end, { normal({ 2, 3, 4 }, nil, 1), normal({ 5, 4 }, nil, 2),
+      normal({ 5 }, nil, 3) })
+    check.gradients_match(function(x, w) return x:transpose(1, 2):linear(w) end, { normal({ 4, 3 }, nil, 1), normal({ 2, 4 },
+      nil, 2) })
   end)
 
   it("makes no gradient that nobody asked for", function()
@@ -137,7 +144,8 @@ describe("linear", function()
   end)
 
   it("says what does not fit", function()
-    naive.fails(function() mf.zeros(2, 3):linear(mf.zeros(4, 5)) end, "linear: x (2, 3) and weight (4, 5), expected x (..., in) and weight (out, in)")
+    naive.fails(function() mf.zeros(2, 3):linear(mf.zeros(4, 5)) end,
+      "linear: x (2, 3) and weight (4, 5), expected x (..., in) and weight (out, in)")
     naive.fails(function() mf.zeros(2, 3):linear(mf.zeros(4, 3), mf.zeros(3)) end, "linear: bias (3) must be (4)")
   end)
 end)
