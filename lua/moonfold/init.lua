@@ -38,7 +38,7 @@ local later = {
 }
 
 setmetatable(mf, {
-  names = later,  -- for completion
+  __pairs = function() return pairs(later) end,  -- for completion: names that are still to be loaded
   __index = function(t, name)
     if not later[name] then return nil end
     local module = require("moonfold." .. name)

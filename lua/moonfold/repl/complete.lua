@@ -17,7 +17,10 @@ local function fields(found, t, depth)
   end
   local metatable = debug.getmetatable(t)
   if type(metatable) ~= "table" or depth > 8 then return end
-  for key in pairs(metatable.names or {}) do found[key] = true end
+  -- Modules that load later tell their names by __pairs, which LuaJIT itself does not ask.
+  if type(metatable.__pairs) == "function" then
+    for key in metatable.__pairs(t) do found[key] = true end
+  end
   if type(metatable.__index) == "table" then fields(found, metatable.__index, depth + 1) end
 end
 
