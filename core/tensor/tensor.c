@@ -160,7 +160,7 @@ mf_status mf__usable(const char *op, const mf_tensor *x) {
 }
 
 static mf_status count_write(const char *op, const mf_tensor *x) {
-    for (int i = 0; i < x->ndim; i++)
+    for (int i = 0; i < x->ndim && mf_tensor_count(x) > 0; i++)
         if (x->stride[i] == 0 && x->shape[i] > 1)
             return mf__fail(MF_ESTATE, "%s: axis %d of %s is expanded, many elements share one place; make it contiguous first",
                             op, i + 1, mf__shape(x).text);
