@@ -69,8 +69,8 @@ local function gather(inputs)
   return result
 end
 
--- Positions in the sequence from 0: author numbers of a PDB file where they only grow, else the label numbers.
-local function positions_of(chain, is_cif)
+-- Positions in the sequence, 0 at residue `first`: author numbers of a PDB file where they only grow, else the label numbers.
+local function positions_of(chain, is_cif, first, last)
   local numbers = chain.labels
   if not is_cif then
     local grows = true
@@ -78,7 +78,7 @@ local function positions_of(chain, is_cif)
     if grows then numbers = chain.numbers end
   end
   local result = {}
-  for i, number in ipairs(numbers) do result[i] = number - numbers[1] end
+  for i = first, last do result[#result + 1] = numbers[i] - numbers[first] end
   return result
 end
 
@@ -97,12 +97,6 @@ local function extent(mask)
     if value > 0 then first, last, count = first or i, i, count + 1 end
   end
   return first, last, count
-end
-
-local function slice(list, first, last)
-  local result = {}
-  for i = first, last do result[#result + 1] = list[i] end
-  return result
 end
 
 --- The features of one chain, trimmed to its first and last frame and centred on its valid residues.
@@ -129,7 +123,7 @@ function M.features(s, chain, kind, is_cif)
     translations = ((translations - centre) * column:double()):float(), rotations = cut(f.rotations),
     torsions = cut(f.torsions), torsion_mask = cut(f.torsion_mask), mask = mask,
     aatype = mf.tensor(types_of(sequence, kind), { dtype = "int32" }),
-    index = mf.tensor(slice(positions_of(chain, is_cif), first, last), { dtype = "int32" }),
+    index = mf.tensor(positions_of(chain, is_cif, first, last), { dtype = "int32" }),
     sequence = sequence, valid = count / n, length = n,
   }
 end

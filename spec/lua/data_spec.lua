@@ -1,0 +1,290 @@
+-- Data sets: the file and back, batches by rule and by budget, resuming, ranks, preparing from structure files.
+local mf = require "moonfold"
+local support = require "spec.support"
+local json = require "moonfold.json"
+local prepare = require "moonfold.data.prepare"
+
+local lengths = { 40, 7, 13, 40, 1, 25, 40, 31, 7, 60 }
+
+local function make(path)
+  local rng, list = mf.rng(77), {}
+  for i, n in ipairs(lengths) do
+    list[i] = {
+      translations = mf.randn(n, 3, { rng = rng }), rotations = mf.random.rotations(n, { rng = rng }),
+      torsions = mf.randn(n, 1, 2, { rng = rng }), torsion_mask = mf.ones(n, 1):bool(),
+      entry = { name = "e" .. i, cluster = i % 4 },
+    }
+  end
+  mf.data.write(path, "protein", list)
+  return list
+end
+
+describe("a data set", function()
+  local path, list, set
+  setup(function()
+    path = os.tmpname()
+    list = make(path)
+    set = mf.data.open(path)
+  end)
+  teardown(function() os.remove(path) end)
+
+  local function steps_of(o)
+    local result = {}
+    for step, batch in set:batches(o) do result[step] = batch end
+    return result
+  end
+
+  it("gives back what was written", function()
+    assert.equal(#lengths, #set)
+    for i, n in ipairs(lengths) do
+      assert.equal(n, set:length(i))
+      local item = set:get(i)
+      assert.equal("e" .. i, item.name)
+      support.same_bits(item.translations, list[i].translations)
+      support.same_bits(item.rotations, list[i].rotations)
+      assert.is_true(item.mask:all())
+      assert.same({ n }, item.packing:lengths())
+    end
+    support.error_matches(function() set:get(11) end, "entry 11 of 10", true)
+  end)
+
+  it("packs every entry once an epoch within the budget", function()
+    local seen = {}
+    for _, batch in ipairs(steps_of { residues = 70, epochs = 1 }) do
+      assert.is_true(batch.packing:total() <= 70)
+      assert.equal(batch.packing:total(), batch.translations:size(1))
+      for k, i in ipairs(batch.entries) do
+        seen[i] = (seen[i] or 0) + 1
+        local first = batch.packing:offset(k) + 1
+        support.same_bits(batch.translations:narrow(1, first, lengths[i]):contiguous(), list[i].translations)
+      end
+    end
+    for i in ipairs(lengths) do assert.equal(1, seen[i]) end
+  end)
+
+  it("lets an entry longer than the budget come alone", function()
+    for _, batch in ipairs(steps_of { residues = 20, epochs = 1 }) do
+      assert.is_true(batch.packing:total() <= 20 or #batch.entries == 1)
+    end
+  end)
+
+  local function names(batches)
+    local rows = {}
+    for k, batch in ipairs(batches) do rows[k] = table.concat(batch.names, " ") end
+    return table.concat(rows, "; ")
+  end
+
+  it("depends on the seed and the epoch alone", function()
+    local a = names(steps_of { residues = 70, epochs = 3, seed = 1 })
+    assert.equal(a, names(steps_of { residues = 70, epochs = 3, seed = 1 }))
+    assert.are_not.equal(a, names(steps_of { residues = 70, epochs = 3, seed = 2 }))
+    local second = names(steps_of { residues = 70, epochs = 1, epoch = 2, seed = 1 })
+    assert.is_truthy(a:find(second, 1, true))
+    assert.are_not.equal(second, names(steps_of { residues = 70, epochs = 1, epoch = 1, seed = 1 }))
+  end)
+
+  it("goes on from a saved state as if it had not stopped", function()
+    for _, o in ipairs { { residues = 70 }, { rule = { budget = 80 } }, { mode = "copies", rule = { budget = 200 } } } do
+      o.steps = 17
+      local whole = steps_of(o)
+      local flow = mf.flow.se3 {}
+      for stop = 1, 16, 5 do
+        local first = set:batches(o)
+        for _ = 1, stop do first() end
+        local state = json.decode(json.encode(first:state()))      -- it survives a checkpoint
+        o.state = state
+        for step, batch in set:batches(o) do
+          assert.equal(names { whole[step] }, names { batch })
+          support.same_bits(flow:corrupt(whole[step]).translations, flow:corrupt(batch).translations)
+        end
+        o.state = nil
+      end
+      support.error_matches(function()
+        set:batches { residues = 70, seed = 5, state = set:batches { residues = 70 }:state() }
+      end, "the state has seed 123", true)
+    end
+  end)
+
+  it("batches one length at a time by a rule", function()
+    for _, batch in ipairs(steps_of { rule = { budget = 80 }, epochs = 1 }) do
+      local n = batch.packing:longest()
+      for _, length in ipairs(batch.packing:lengths()) do assert.equal(n, length) end
+      assert.is_true(#batch.entries <= math.max(1, math.floor(80 / n)))
+    end
+  end)
+
+  it("copies one entry as often as the rule says", function()
+    local batches = steps_of { mode = "copies", rule = { budget = 120, cap = 9 }, epochs = 1 }
+    assert.equal(#lengths, #batches)
+    for _, batch in ipairs(batches) do
+      local n = lengths[batch.entries[1]]
+      assert.equal(math.max(1, math.min(9, math.floor(120 / n))), #batch.entries)
+    end
+  end)
+
+  it("draws one entry of each cluster", function()
+    for epoch = 1, 3 do
+      local seen = {}
+      for _, batch in ipairs(steps_of { residues = 70, epochs = 1, epoch = epoch, clusters = true }) do
+        for _, i in ipairs(batch.entries) do
+          assert.is_nil(seen[i % 4])
+          seen[i % 4] = true
+        end
+      end
+      assert.is_true(seen[0] and seen[1] and seen[2] and seen[3])
+    end
+  end)
+
+  it("shares an epoch among ranks without loss, with numbers that do not clash", function()
+    for _, o in ipairs { { residues = 50 }, { mode = "copies", rule = { budget = 200, scope = "global" } } } do
+      local counts, by_step = {}, {}
+      for rank = 1, 3 do
+        o.rank, o.ranks, o.epochs = rank, 3, 1
+        local batches = steps_of(o)
+        counts[rank] = #batches
+        for step, batch in ipairs(batches) do
+          by_step[step] = by_step[step] or {}
+          for _, number in ipairs(batch.examples) do
+            assert.is_nil(by_step[step][number])
+            by_step[step][number] = true
+          end
+        end
+      end
+      assert.equal(counts[1], counts[2])
+      assert.equal(counts[1], counts[3])
+      for _, numbers in ipairs(by_step) do
+        local n = 0
+        for _ in pairs(numbers) do n = n + 1 end
+        for k = 1, n do assert.is_true(numbers[k]) end
+      end
+    end
+  end)
+
+  it("refuses files that are not one", function()
+    local other = os.tmpname()
+    mf.save(other, { x = mf.zeros(2) })
+    support.error_matches(function() mf.data.open(other) end, "is not a data set", true)
+    os.remove(other)
+    support.error_matches(function() set:batches { rule = "protein-flsh" } end, "no rule 'protein-flsh'", true)
+    support.error_matches(function() set:batches {} end, "needs a rule", true)
+  end)
+end)
+
+describe("batch rules", function()
+  it("give the published sizes", function()
+    local ipa, flash = mf.data.rule "protein-ipa", mf.data.rule "protein-flash"
+    local paper = mf.data.rule { kind = "quadratic", budget = 5e5, round = "nearest", scope = "global" }
+    for _, row in ipairs {
+      { 60, 138, 556, 333, 1333 }, { 100, 50, 200, 200, 800 }, { 128, 30, 122, 156, 625 }, { 256, 7, 31, 78, 312 },
+      { 400, 3, 12, 50, 200 }, { 512, 1, 8, 39, 156 }, { 1024, 1, 2, 20, 78 }, { 2048, 1, 1, 10, 39 }, { 8800, 1, 1, 2, 9 },
+    } do
+      local n = row[1]
+      assert.same(row, { n, ipa:size(n), paper:size(n, 4), flash:size(n), flash:size(n, 4) })
+    end
+    local rna, linear = mf.data.rule "rna-ipa", mf.data.rule "rna-flash"
+    assert.same({ 23, 17, 6, 2 }, { rna:size(128), rna:size(150), rna:size(256), rna:size(512) })
+    assert.same({ 28, 19, 10, 5 }, { linear:size(703), linear:size(1024), linear:size(2048), linear:size(4417) })
+  end)
+
+  it("share a global size as evenly as can be", function()
+    local rule = mf.data.rule { kind = "fixed", budget = 10, scope = "global" }
+    local sum = 0
+    for rank = 1, 4 do
+      local count, before = rule:share(100, rank, 4)        -- 40 examples among 4
+      assert.equal(sum, before)
+      sum = sum + count
+    end
+    assert.equal(40, sum)
+  end)
+end)
+
+describe("json", function()
+  it("survives the round trip", function()
+    local value = { a = { 1, 2.5, -1e300, 1 / 3 }, b = json.array(), s = "\"\\\n\1é", t = true, f = false, n = json.null }
+    local back = assert(json.decode(json.encode(value)))
+    assert.same(value.a, back.a)
+    assert.equal("[]", json.encode(back.b))
+    assert.equal(value.s, back.s)
+    assert.equal(json.null, back.n)
+    assert.equal(json.encode(value), json.encode(back))
+    assert.equal("😀", (json.decode '"\\ud83d\\ude00"'))
+  end)
+
+  it("refuses what is not JSON, with a place", function()
+    for _, text in ipairs { "", "{", "[1,]", "{\"a\" 1}", "01", "nul", "\"a", "[1] 2", "\"\\x\"", ("["):rep(1000) } do
+      local value, message = json.decode(text)
+      assert.is_nil(value)
+      assert.is_truthy(message:find "^json.decode: ", text)
+    end
+    assert.has_error(function() json.encode { 0 / 0 } end)
+  end)
+end)
+
+describe("data.prepare", function()
+  local folder
+  setup(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    os.execute("mkdir -p " .. folder)
+    local rng, protein, structure = mf.rng(5), mf.atoms.protein, mf.structure
+    local function write(name, n, residue, drop)
+      local R, t = mf.random.rotations(n, { rng = rng }), mf.randn(n, 3, { rng = rng }) * 10 + 40
+      local angle = mf.rand(n, 1, { rng = rng }) * 6
+      local mask = mf.ones(n, 5):totable()
+      for _, i in ipairs(drop or {}) do mask[i][3] = 0 end
+      structure.from_atoms {
+        atoms = protein.build(R, t, mf.stack({ angle:sin(), angle:cos() }, 3)), names = protein.names, elements = protein.elements,
+        residue_names = residue, mask = mf.tensor(mask):bool(),
+      }:write(folder .. "/" .. name)
+      return R, t
+    end
+    write("a.pdb", 30, "ALA", { 1, 2, 17 })
+    write("b.cif", 30, "GLY")
+    write("c.pdb", 5, "ALA")
+    write("d.pdb", 30, "GLY")
+    write("e.pdb", 40, "SER", { 3, 4, 5, 6, 7, 8, 9, 10 })
+    local bad = io.open(folder .. "/f.cif", "w")
+    bad:write "data_x\nloop_\n_atom_site.id\n"
+    bad:close()
+  end)
+  teardown(function() os.execute("rm -r " .. folder) end)
+
+  it("accounts for every file and chain", function()
+    local out = folder .. "/set.safetensors"
+    local report = mf.data.prepare { inputs = { folder }, out = out, min_length = 10 }
+    assert.equal(2, report.entries)
+    assert.equal(2, report.counts.kept)
+    assert.equal(1, report.counts["too short"])
+    assert.equal(1, report.counts["same sequence"])
+    assert.equal(1, report.counts["missing frames"])
+    local manifest = assert(json.decode(assert(io.open(report.manifest)):read "*a"))
+    assert.equal(6, #manifest.inputs)
+    local set = mf.data.open(out)
+    assert.equal("protein", set.kind)
+    for i = 1, #set do
+      local item = set:get(i)
+      local n = set:length(i)
+      -- trimmed to frames at both ends, centred on the valid ones
+      assert.is_true(item.mask:select(1, 1):all() and item.mask:select(1, n):all())
+      local w = item.mask:float():reshape(n, 1)
+      assert.is_true(((item.translations * w):sum(1) / w:sum()):abs():max(1):item() < 1e-4)
+    end
+    local first = set:get(1)
+    assert.equal(28, first.packing:total())
+    assert.same({ 0, 1, 2 }, first.index:narrow(1, 1, 3):totable())
+    assert.is_false(first.mask:select(1, 15):all())
+  end)
+
+  it("says why nothing is left, and still writes the manifest", function()
+    local out = folder .. "/none.safetensors"
+    support.error_matches(function() mf.data.prepare { inputs = { folder }, out = out, min_length = 1000 } end,
+      "nothing is left", true)
+    assert.is_truthy(io.open(folder .. "/none.manifest.json"))
+    assert.is_nil(io.open(out))
+  end)
+
+  it("hashes as FNV-1a does", function()
+    assert.equal("cbf29ce484222325", prepare.fnv1a64 "")
+    assert.equal("85944171f73967e8", prepare.fnv1a64 "foobar")
+  end)
+end)
