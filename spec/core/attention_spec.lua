@@ -220,7 +220,8 @@ describe("attention", function()
     local n, packing = 259, mf.packing { 259 }
     for _, precision in ipairs { "fp16", "bf16" } do
       local function operand(shape, seed, size) return (normal(shape, seed, "float32") * size):round_to(precision) end
-      local inputs = { operand({ n, 2, 154 }, 1, 0.1), operand({ n, 2, 154 }, 2, 1), operand({ n, 2, 228 }, 3, 1), operand({ n, 2 }, 4, 1) }
+      local inputs = { operand({ n, 2, 154 }, 1, 0.1), operand({ n, 2, 154 }, 2, 1),
+                       operand({ n, 2, 228 }, 3, 1), operand({ n, 2 }, 4, 1) }
       local g = operand({ n, 2, 228 }, 5, 1)
       local d = doubled(inputs)
       local exact = rounded(d[1], d[2], d[3], d[4], g:double(), nil, 1)
