@@ -9,6 +9,9 @@ local mf = require "moonfold"
 local files = require "moonfold.files"
 local nn, models = mf.nn, mf.models
 
+-- A compiled trace keeps the closures it has met, and they the tensors they captured: let go before live bytes are counted.
+teardown(function() jit.flush() end)
+
 local OUTPUT, GRADIENT = 1e-5, 1e-4
 -- A gradient that vanishes because its terms cancel (a bias before a normalisation) is known in float32 to the rounding of
 -- those terms: 2^-24 of the layer's largest gradient, times the root of some hundred terms. In float64 there is no such excuse.

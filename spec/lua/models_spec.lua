@@ -2,6 +2,9 @@
 local mf = require "moonfold"
 local help = require "spec.support.nn"
 
+-- A compiled trace keeps the closures it has met, and they the tensors they captured: let go before live bytes are counted.
+teardown(function() jit.flush() end)
+
 local tiny = {
   node = 16, edge = 8, hidden = 4, heads = 2, query_points = 2, value_points = 3, blocks = 2, neighbours = 3, feat = 4, bins = 6,
   transformer_heads = 2,

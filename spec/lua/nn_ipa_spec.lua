@@ -3,6 +3,9 @@ local mf = require "moonfold"
 local nn = mf.nn
 local help = require "spec.support.nn"
 
+-- A compiled trace keeps the closures it has met, and they the tensors they captured: let go before live bytes are counted.
+teardown(function() jit.flush() end)
+
 local function layer_of(o)
   local options = {
     dim = 24, edge = 12, rank = 2, heads = 3, hidden = 8, query_points = 4, value_points = 5, init = "default", rng = mf.rng(21),

@@ -3,6 +3,9 @@ local mf = require "moonfold"
 local nn = mf.nn
 local help = require "spec.support.nn"
 
+-- A compiled trace keeps the closures it has met, and they the tensors they captured: let go before live bytes are counted.
+teardown(function() jit.flush() end)
+
 local function positions(n, rng)
   local _, t = help.chain(n, rng)
   return t * 10

@@ -3,6 +3,9 @@ local mf = require "moonfold"
 local nn = mf.nn
 local help = require "spec.support.nn"
 
+-- A compiled trace keeps the closures it has met, and they the tensors they captured: let go before live bytes are counted.
+teardown(function() jit.flush() end)
+
 -- The example of the file's head: residues whose frames point the same way attract each other.
 local Orientation = {}
 Orientation.__index = Orientation
