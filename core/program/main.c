@@ -3,8 +3,8 @@
  * What it does is written in lua/moonfold/repl.lua; here is what Lua cannot do by itself: finding the Lua files
  * beside the executable, line editing (libedit), and Ctrl-C.
  *
- *   build/moonfold        ../lua/moonfold/             the source tree
- *   PREFIX/bin/moonfold   ../share/moonfold/moonfold/  an installation
+ *   build/moonfold        ../lua/moonfold/                 the source tree
+ *   PREFIX/bin/moonfold   ../share/moonfold/lua/moonfold/  an installation
  *   elsewhere             LUA_PATH
  *
  * Ctrl-C sets a debug hook, which raises an error at the next instruction that the interpreter runs; a kernel that
@@ -23,8 +23,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include <readline/readline.h>
-#include <readline/history.h>
+#include <editline/readline.h>
 
 static lua_State *state;                    /* for signal handlers and libedit, which carry no pointer of ours */
 static volatile sig_atomic_t interrupted;   /* Ctrl-C came while a line was being edited or code was running */
@@ -217,7 +216,7 @@ static void find_files(lua_State *L) {
     if (slash) *slash = 0;
     if (readable("%s/libmoonfold.so", folder, path, sizeof path)) setenv("MOONFOLD_LIBRARY", path, 0);
     const char *root = readable("%s/../lua/moonfold/init.lua", folder, path, sizeof path)              ? "../lua"
-                       : readable("%s/../share/moonfold/moonfold/init.lua", folder, path, sizeof path) ? "../share/moonfold"
+                       : readable("%s/../share/moonfold/lua/moonfold/init.lua", folder, path, sizeof path) ? "../share/moonfold/lua"
                                                                                                        : NULL;
     if (!root) return;
     lua_getglobal(L, "package");

@@ -1,0 +1,154 @@
+--- A training run in a folder: steps, journal, progress, checkpoints, clean stops, resuming bit for bit.
+--
+--     local run = trainer {
+--       folder = "runs/a", model = model, flow = flow, batches = set:batches { residues = 2000, seed = 7 },
+--       optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1 }), steps = 1000,
+--     }
+--     run:resume()                    -- goes on from runs/a/checkpoint.safetensors where there is one
+--     local outcome = run:go()        -- "done", "SIGINT", or "time"
+--
+-- The folder holds checkpoint.safetensors (everything needed to go on), weights.safetensors (the model to sample from:
+-- the running average where there is one), loss.csv, loss.jsonl and loss.svg. A step draws its random numbers from the
+-- batch's seed and step, so that a resumed run is the run that was stopped. The first SIGINT, SIGTERM or SIGUSR1
+-- finishes the step, writes the checkpoint and ends; a second SIGINT ends at once.
+-- @module moonfold.trainer
+local mf = require "moonfold"
+local C = require("moonfold.ffi").C
+local archive = require "moonfold.archive"
+local checkpoint = require "moonfold.checkpoint"
+local files = require "moonfold.files"
+local journal = require "moonfold.journal"
+local options = require "moonfold.options"
+local progress = require "moonfold.progress"
+
+local REQUIRED, OPTIONAL = options.REQUIRED, options.OPTIONAL
+
+local Trainer = {}
+Trainer.__index = Trainer
+
+local defaults = {
+  folder = REQUIRED, model = REQUIRED, flow = REQUIRED, batches = REQUIRED, optimizer = REQUIRED,
+  steps = REQUIRED,          -- in all, earlier runs included
+  average = OPTIONAL,        -- from mf.optim.ema
+  warmup = 0,                -- steps over which the learning rate rises
+  decay = "none",            -- "cosine": falls to a hundredth over the run
+  checkpoint_every = 500,
+  minutes = OPTIONAL,        -- stop after so long, with a checkpoint
+  metadata = {},             -- strings for weights.safetensors (how to build the model)
+  label = "train",
+  on_step = OPTIONAL,        -- on_step(run, row) after each step
+}
+
+-- Signals are only noted while a step is under way; the program `moonfold` provides the module, plain luajit does not.
+local has_signals, signals = pcall(require, "moonfold.signals")
+if not has_signals then
+  signals = { hold = function() end, pending = function() end, release = function() end }
+end
+
+local function learning_rate(self, step)
+  local factor = 1
+  if step <= self.warmup then factor = step / self.warmup
+  elseif self.decay == "cosine" then
+    local part = (step - self.warmup) / math.max(self.steps - self.warmup, 1)
+    factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part))
+  end
+  return self.base_rate * factor
+end
+
+-- One step; everything made on the way is freed, only numbers leave.
+local function advance(self)
+  local row = { step = self.step + 1 }
+  local batch
+  row.batch_step, batch = self.batches()
+  if not batch then return nil end
+  local noisy = self.flow:corrupt(batch)
+  self.flow:self_condition(self.model, noisy)
+  local loss, terms = self.flow:loss(self.model(noisy), noisy)
+  self.optimizer.lr = learning_rate(self, row.step)
+  row.loss = loss:item()
+  row.gradient = self.optimizer:step(loss)
+  if self.average then self.average:update() end
+  for name, values in pairs(terms) do
+    if name ~= "total" then row[name] = values:mean():item() end
+  end
+  row.rate, row.residues, row.sequences = self.optimizer.lr, batch.packing:total(), batch.packing:count()
+  return row
+end
+
+--- Writes the checkpoint and the weights; both are replaced atomically.
+function Trainer:save()
+  checkpoint.save(self.folder .. "/checkpoint.safetensors", {
+    step = self.step, model = self.model:state(), optimizer = self.optimizer:state(), batches = self.batches:state(),
+    average = self.average and self.average:state(), rng = mf.default_rng():state(),
+  })
+  if self.average then self.average:swap() end
+  local ok, message = pcall(archive.save, self.folder .. "/weights.safetensors", self.model:state(), self.metadata)
+  if self.average then self.average:swap() end
+  if not ok then error(message, 0) end
+end
+
+--- Goes on from the folder's checkpoint where there is one.
+-- @treturn boolean whether there was
+function Trainer:resume()
+  local path = self.folder .. "/checkpoint.safetensors"
+  if not files.exists(path) then return false end
+  local c = checkpoint.load(path)
+  self.model:load(c.model)
+  self.optimizer:load(c.optimizer)
+  self.batches:load(c.batches)
+  if self.average and c.average then self.average:load(c.average) end
+  mf.default_rng():load(c.rng)
+  self.step = c.step
+  return true
+end
+
+--- The journal's picture.
+function Trainer:plot()
+  return journal.plot(self.folder .. "/loss.csv", self.folder .. "/loss.svg", {
+    x = "step", y = { "loss" }, log = "y", title = "training loss", ylabel = "loss",
+  })
+end
+
+--- Trains until the steps are done, the time is up or a signal comes.
+-- @treturn string "done", "time", or the signal's name
+-- @treturn number the last loss
+function Trainer:go()
+  local columns = { "step", "loss", "gradient", "rate", "residues", "sequences", "seconds" }
+  for _, name in ipairs(options.sorted_keys(self.flow.weights)) do columns[#columns + 1] = name end
+  self.journal = journal.open(self.folder .. "/loss", columns, self.step > 0 and self.step or nil)
+  local bar = progress { label = self.label, total = self.steps, unit = "residues", first = self.step }
+  local began, smooth, outcome = C.mf_clock(), nil, "done"
+  signals.hold()
+  local ok, message = xpcall(function()
+    while self.step < self.steps do
+      local row = mf.scope(advance, self)
+      if not row then break end
+      self.step = row.step
+      row.seconds = C.mf_clock() - began
+      self.journal:write(row)
+      smooth = smooth and 0.95 * smooth + 0.05 * row.loss or row.loss
+      bar:update(self.step, { amount = row.residues, text = ("loss %.4f"):format(smooth) })
+      if self.on_step then self.on_step(self, row) end
+      outcome = signals.pending() or self.minutes and row.seconds > 60 * self.minutes and "time" or "done"
+      if outcome ~= "done" then break end
+      if self.step % self.checkpoint_every == 0 and self.step < self.steps then self:save() end
+    end
+    self:save()
+  end, function(problem) return problem end)
+  signals.release()
+  self.journal:close()
+  if not ok then error(message, 0) end
+  bar:done(("step %d, loss %.4f%s"):format(self.step, smooth or 0 / 0, outcome == "done" and "" or ", stopped by " .. outcome))
+  self:plot()
+  return outcome, smooth
+end
+
+--- A training run.
+-- @tparam table o see the head of this module
+-- @treturn table
+return function(o)
+  local self = setmetatable(options("trainer", defaults, o), Trainer)
+  self.step, self.base_rate = 0, self.optimizer.lr
+  files.make_folder(self.folder)
+  return self
+end

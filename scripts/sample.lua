@@ -1,0 +1,62 @@
+-- sample: draws backbones from trained weights.
+--
+--   moonfold scripts/sample.lua weights=runs/a/weights.safetensors out=samples lengths=100,200,300 n=8
+--
+-- Writes <out>/length_L/sample_i/{sample_1.pdb, bb_traj_1.pdb, x0_traj_1.pdb}; samples that are there already are skipped.
+local mf = require "moonfold"
+local command = require "moonfold.command"
+local files = require "moonfold.files"
+local options = require "moonfold.options"
+local progress = require "moonfold.progress"
+local weights = require "moonfold.weights"
+
+local o = command.parse(arg, {
+  name = "sample", summary = "draws backbones from trained weights.",
+  { "weights", "path", command.REQUIRED, "weights.safetensors of a training run" },
+  { "out", "path", "samples", "folder of the structures" },
+  { "lengths", "integers", { 100, 150, 200, 250, 300 }, "residues" },
+  { "n", "integer", 8, "samples of each length" },
+  { "steps", "integer", 50, "points of the time grid" },
+  { "seed", "integer", 123, "of the noise" },
+  { "trajectory", "boolean", false, "write every step's state and prediction too" },
+  { "format", "string", "pdb", "or cif" },
+  { "noise_scale", "number", options.OPTIONAL, "of a stochastic flow" },
+  { "self_condition", "boolean", true, "feed the last prediction back" },
+  { "residues", "integer", 20000, "integrate at most so many at once" },
+  { "device", "string", "cpu", "where tensors live" },
+  { "threads", "integer", 0, "CPU threads, 0 for all cores" },
+  { "precision", "string", "float32", "of attention: float32, fp16, bf16, split" },
+})
+
+mf.threads(o.threads)
+mf.precision(o.precision)
+local model, flow = weights.open(o.weights)
+model:to(o.device)
+files.make_folder(o.out)
+command.save(o.out .. "/inference_conf.json", o)
+
+local bar = progress { label = "sample", total = #o.lengths * o.n, unit = "residues" }
+local done, made = 0, 0
+for _, length in ipairs(o.lengths) do
+  local function folder(i) return ("%s/length_%d/sample_%d"):format(o.out, length, i) end
+  local first = 1
+  while first <= o.n and files.exists(("%s/sample_1.%s"):format(folder(first), o.format)) do first = first + 1 end
+  done = done + first - 1
+  if first <= o.n then
+    local samples = mf.sample(model, flow, {
+      length = length, n = o.n, first = first, steps = o.steps, seed = o.seed + 1000003 * length, trajectory = o.trajectory,
+      noise_scale = o.noise_scale, self_condition = o.self_condition, residues = o.residues, device = o.device,
+    })
+    for i, structure in samples do
+      local at = files.make_folder(folder(i))
+      if o.trajectory then
+        structure:save_trajectory(("%s/bb_traj_1.%s"):format(at, o.format), "state")
+        structure:save_trajectory(("%s/x0_traj_1.%s"):format(at, o.format), "clean")
+      end
+      structure:save(("%s/sample_1.%s"):format(at, o.format))   -- last: what is there is complete
+      done, made = done + 1, made + 1
+      bar:update(done, { amount = length, text = ("length %d"):format(length) })
+    end
+  end
+end
+bar:done(("%d structures in %s%s"):format(made, o.out, made < done and (", %d were there"):format(done - made) or ""))
