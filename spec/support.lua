@@ -74,7 +74,7 @@ end
 --- Fails unless a and b have one shape and differ by at most `relative` times the largest |b|.
 function M.close(a, b, relative, what)
   local d = M.difference(a, b)
-  if not (d <= relative) then
+  if d ~= d or d > relative then
     local function text(x) return type(x) == "cdata" and x:show() or tostring(x) end
     error(("%s: relative difference %.3g, allowed %.3g\n%s\n%s"):format(what or "close", d, relative, text(a), text(b)), 2)
   end
@@ -200,7 +200,8 @@ function M.gradients_match(fn, inputs, options)
     end
     for _, p in ipairs(pairs_of) do scale = math.max(scale, math.abs(p[2])) end
     for _, p in ipairs(pairs_of) do
-      if not (math.abs(p[1] - p[2]) <= tolerance * math.max(scale, 1)) then
+      local d = math.abs(p[1] - p[2])
+      if d ~= d or d > tolerance * math.max(scale, 1) then
         error(("gradient of input %d, %s: backward gives %.12g, differences give %.12g (scale %.3g)")
           :format(i, p[3], p[1], p[2], scale), 2)
       end
@@ -211,6 +212,7 @@ end
 --- Bytes in live tensors after full collections.
 function M.live_bytes()
   collectgarbage()
+  mf.memory()  -- forgets functions in Lua whose graph went; what they saved goes with the next collection
   collectgarbage()
   return mf.memory().live
 end

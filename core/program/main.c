@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <editline/readline.h>
+#include "signals.h"
 
 static lua_State *state;                    /* for signal handlers and libedit, which carry no pointer of ours */
 static volatile sig_atomic_t interrupted;   /* Ctrl-C came while a line was being edited or code was running */
@@ -215,10 +216,11 @@ static void find_files(lua_State *L) {
     char *slash = strrchr(folder, '/');
     if (slash) *slash = 0;
     if (readable("%s/libmoonfold.so", folder, path, sizeof path)) setenv("MOONFOLD_LIBRARY", path, 0);
-    const char *root = readable("%s/../lua/moonfold/init.lua", folder, path, sizeof path)              ? "../lua"
-                       : readable("%s/../share/moonfold/lua/moonfold/init.lua", folder, path, sizeof path) ? "../share/moonfold/lua"
-                                                                                                       : NULL;
-    if (!root) return;
+    const char *root = "../lua";
+    if (!readable("%s/../lua/moonfold/init.lua", folder, path, sizeof path)) {
+        if (!readable("%s/../share/moonfold/lua/moonfold/init.lua", folder, path, sizeof path)) return;
+        root = "../share/moonfold/lua";
+    }
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "path");
     lua_pushfstring(L, "%s/%s/?.lua;%s/%s/?/init.lua;%s", folder, root, folder, root, lua_tostring(L, -1));
@@ -231,6 +233,11 @@ static int start(lua_State *L) {
     char **argv = lua_touserdata(L, 1);
     luaL_openlibs(L);
     find_files(L);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, mf_program_signals);
+    lua_setfield(L, -2, "moonfold.signals");
+    lua_pop(L, 2);
     lua_getglobal(L, "require");
     lua_pushstring(L, "moonfold.repl");
     lua_call(L, 1, 1);

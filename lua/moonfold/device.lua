@@ -16,6 +16,7 @@ local memory_box = ffi.new("mf_memory[1]")
 -- @treturn table
 -- @usage print(mf.memory().peak)
 function M.memory(device)
+  F.forget_dropped()
   check(C.mf_memory_get(memory_box, ctx, T.device("memory", device or "cpu")))
   local m = memory_box[0]
   return {

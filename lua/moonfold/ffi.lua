@@ -1,6 +1,6 @@
 --- The FFI line: the only file that declares C and loads the library.
 -- `C` is the library, `ctx` the context. A function of the library leaves its result in the box `out`; `adopt` makes
--- the owning handle of it, a cdata whose finalizer is a C function. A tensor *is* that handle.
+-- the owning handle of it, a reference whose finalizer is a C function. A tensor *is* that handle.
 --
 --     local status = C.mf_exp(out, x)
 --     if status ~= 0 and again(status) then check(C.mf_exp(out, x)) end
@@ -92,7 +92,9 @@ M.out = ffi.new("mf_tensor *[1]")
 M.out2 = ffi.new("mf_tensor *[1]")
 M.out3 = ffi.new("mf_tensor *[1]")
 
-local tensor_t = ffi.typeof("mf_tensor *")
+-- A handle is a reference (mf_tensor &), not a pointer: the compiler of LuaJIT takes a pointer plus a number for
+-- pointer arithmetic where the interpreter takes the metamethod, and goes astray.
+local tensor_t = ffi.typeof("mf_tensor &")
 local packing_t = ffi.typeof("mf_packing *")
 M.tensor_t, M.packing_t = tensor_t, packing_t
 
@@ -111,6 +113,27 @@ function M.memory_report()
   return ffi.string(text)
 end
 
+--- Functions in Lua on the tape, by the id that C knows them by (moonfold.grad fills it).
+M.recorded = {}
+
+--- Forgets functions whose graph is gone, and with them what they saved.
+function M.forget_dropped()
+  local id = tonumber(C.mf_function_dropped(ctx))
+  while id ~= 0 do
+    M.recorded[id] = nil
+    id = tonumber(C.mf_function_dropped(ctx))
+  end
+end
+
+-- The first collection releases handles; what functions had saved goes with the second.
+local function collect()
+  collectgarbage()
+  if next(M.recorded) then
+    M.forget_dropped()
+    collectgarbage()
+  end
+end
+
 local tried = false
 
 --- After a failed call: true when it is worth calling again (memory ran out and the collector has now run), else
@@ -119,7 +142,7 @@ local tried = false
 function M.again(status)
   if status == MF_ENOMEM and not tried then
     tried = true
-    collectgarbage()
+    collect()
     return true
   end
   M.check(status)
@@ -144,7 +167,7 @@ end
 
 -- Collects because the library says so. A function of its own, so that the compiled path of adopt stays a call away.
 local function relieve()
-  collectgarbage()
+  collect()
   C.mf_memory_collected(ctx)
 end
 
@@ -154,10 +177,10 @@ M.recorder = { list = nil, kept = nil, count = 0 }
 local recorder = M.recorder
 
 --- The owning handle of a tensor that the library returned.
--- @param pointer read from a box: the very cdata that is returned carries the finalizer
+-- @param pointer read from a box; the cdata that is returned carries the finalizer
 -- @treturn tensor
 function M.adopt(pointer)
-  local x = ffi.gc(pointer, C.mf_tensor_release)
+  local x = ffi.gc(ffi.cast(tensor_t, pointer), C.mf_tensor_release)
   if C.mf_memory_pressure(ctx) ~= 0 then relieve() end
   local list = recorder.list
   if list then
@@ -170,14 +193,10 @@ end
 --- The owning handle of a tensor that somebody else holds as well (a leaf's gradient): no scope frees it.
 -- @param pointer a reference of our own, read from a box
 -- @treturn tensor
-function M.adopt_shared(pointer) return ffi.gc(pointer, C.mf_tensor_release) end
+function M.adopt_shared(pointer) return ffi.gc(ffi.cast(tensor_t, pointer), C.mf_tensor_release) end
 
 --- The owning handle of a packing.
 function M.adopt_packing(pointer) return ffi.gc(pointer, C.mf_packing_release) end
-
--- Compiled traces that attach finalizers crash LuaJIT 2.1's collector (reproduced: scripts/bench.lua cases=memory died in
--- four runs of four with these three compiled, in none without); interpreted they cost half a microsecond more.
-for _, f in ipairs { M.adopt, M.adopt_shared, M.adopt_packing } do jit.off(f) end
 
 --- Gives a C type its methods; the first call of the process wins.
 -- @tparam string name of the struct

@@ -12,22 +12,12 @@ local C, ctx, out, again, check, adopt, is_tensor = F.C, F.ctx, F.out, F.again, 
 local M, methods = {}, {}
 
 -- Functions on the tape: id -> { backward(record, cotangents) -> gradients, ... }.
-local recorded = {}
-F.recorded = recorded
+local recorded, forget_dropped = F.recorded, F.forget_dropped
 
 local id_box = ffi.new("int64_t[1]")
 local walk_box = ffi.new("mf_walk *[1]")
 local inputs_box = ffi.typeof("const mf_tensor *[?]")
 local outputs_box = ffi.typeof("mf_tensor *[?]")
-
--- Forgets functions whose graph is gone.
-local function forget_dropped()
-  local id = tonumber(C.mf_function_dropped(ctx))
-  while id ~= 0 do
-    recorded[id] = nil
-    id = tonumber(C.mf_function_dropped(ctx))
-  end
-end
 
 local function restore(before, ok, ...)
   C.mf_grad_enable(ctx, before)
@@ -163,14 +153,13 @@ local function record(name, backward, arguments, n, results, n_results, extra, s
     inputs[n_in] = extra
     n_in = n_in + 1
   end
-  local outputs, tensors, n_out = outputs_box(n_results + 1), {}, 0
+  local outputs, n_out = outputs_box(n_results + 1), 0
   for i = 1, n_results do
     if is_tensor(results[i]) then
       -- An output of its own, even where the function returned an input.
       results[i] = results[i]:detach()
       outputs[n_out] = results[i]
       n_out = n_out + 1
-      tensors[n_out] = i
     end
   end
   forget_dropped()

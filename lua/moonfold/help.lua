@@ -109,10 +109,14 @@ function M.entries()
   return cached
 end
 
+-- Files whose functions are found in `mf` itself.
+local flat = { make = true, device = true, grad = true, scope = true, packing = true, archive = true }
+
 local function title(entry)
-  if entry.method and entry.owner == "methods" or entry.method and entry.owner == "M" then return ("x:%s%s"):format(entry.name, (entry.arguments:gsub("^%((%w+),?%s*", "("))) end
-  local inner = entry.module:match("^tensor%.") or entry.module == "make" or entry.module == "device"
-    or entry.module == "grad" or entry.module == "scope" or entry.module == "packing" or entry.module == "archive"
+  if entry.method and (entry.owner == "methods" or entry.owner == "M") then
+    return ("x:%s%s"):format(entry.name, (entry.arguments:gsub("^%((%w+),?%s*", "(")))
+  end
+  local inner = flat[entry.module] or entry.module:match("^tensor%.")
     or (entry.owner == "functions" and entry.module == "random")
   local path = inner and "" or entry.module
   if path:match("[^.]*$") == entry.name then path = path:match("^(.*)%.[^.]*$") or "" end

@@ -1,4 +1,4 @@
---- The tensor: methods and operators of `mf_tensor *`, gathered from moonfold/tensor/.
+--- The tensor: methods and operators of `mf_tensor`, gathered from moonfold/tensor/.
 -- @module moonfold.tensor
 local F = require "moonfold.ffi"
 

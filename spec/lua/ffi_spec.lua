@@ -75,6 +75,17 @@ describe("the FFI's view of the header", function()
     assert.is_true(count > 150)
   end)
 
+  it("keeps arithmetic with numbers right in compiled loops", function()
+    -- With pointers for handles LuaJIT compiles x + 1 as pointer arithmetic: see moonfold.ffi.
+    local x, wrong = mf.tensor(1.5), 0
+    for i = 1, 500 do
+      if (x:square() + 1):item() ~= 3.25 or (i - x):item() ~= i - 1.5 or (x - 1):item() ~= 0.5 or (1 + x):item() ~= 2.5 then
+        wrong = wrong + 1
+      end
+    end
+    assert.equal(0, wrong)
+  end)
+
   it("survives a second require after package.loaded was emptied", function()
     local saved = {}
     for name, module in pairs(package.loaded) do

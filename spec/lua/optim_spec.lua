@@ -95,7 +95,8 @@ describe("adam and adamw", function()
 
   it("explain what is wrong", function()
     local w = small()
-    support.error_matches(function() mf.optim.adamw({ w }, { learning_rate = 1 }) end, "adamw: unknown option 'learning_rate'", true)
+    support.error_matches(function() mf.optim.adamw({ w }, { learning_rate = 1 }) end,
+      "adamw: unknown option 'learning_rate'", true)
     support.error_matches(function() mf.optim.adamw {} end, "adamw: there are no parameters", true)
     support.error_matches(function() mf.optim.adamw { 3 } end, "adamw: parameter '1' must be a tensor, got a number", true)
     support.error_matches(function() mf.optim.sgd { w } end, "sgd: option 'lr' is required", true)

@@ -161,7 +161,8 @@ describe("completion", function()
 
   local function at(line, environment, folder)
     local first = #line - #line:match("[%w_.:/-]*$")
-    return complete(setmetatable(environment or { mf = mf }, { __index = _G }), line, first, #line, function() return folder or {} end)
+    local globals = setmetatable(environment or { mf = mf }, { __index = _G })
+    return complete(globals, line, first, #line, function() return folder or {} end)
   end
 
   it("offers globals, nested names and methods", function()

@@ -3,7 +3,11 @@
 local ffi = require "ffi"
 local F = require "moonfold.ffi"
 
+local list_files = require("moonfold.files").list
+
 local M = {}
+
+local here = debug.getinfo(1, "S").source:match("^@(.*)repl/complete%.lua$") or ""
 
 local keywords = {
   "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil", "not", "or",
@@ -24,11 +28,26 @@ local function fields(found, t, depth)
   if type(metatable.__index) == "table" then fields(found, metatable.__index, depth + 1) end
 end
 
+-- A package of ours that loads its modules when they are named has them as files in its folder.
+local function modules(found, t)
+  for name, module in pairs(package.loaded) do
+    local below = module == t and name:match("^moonfold%.([%w_.]+)$")
+    if below then
+      local folder = here .. below:gsub("%.", "/") .. "/"
+      for _, path in ipairs(list_files(folder, { ".lua" })) do
+        local inner = path:sub(#folder + 1):match("^([%w_]+)%.lua$")
+        if inner and inner ~= "init" then found[inner] = true end
+      end
+    end
+  end
+end
+
 -- The names after a dot or colon behind a value.
 local function names_of(value)
   local found = {}
   if type(value) == "table" then
     fields(found, value, 0)
+    modules(found, value)
   elseif type(value) == "string" then
     fields(found, string, 0)
   elseif type(value) == "cdata" then
