@@ -56,6 +56,14 @@ static void NAME(softmax_rows)(R *s, int64_t rows, int64_t columns, const R *bia
             row[j] = e;
             total += e;
         }
+        if (precision != MF_EXACT) {
+            /* The row is divided by the sum of what is really multiplied. Then its weights add up to one exactly, and
+             * rounding moves a global coordinate by its spread over the neighbours, not by its distance from the origin. */
+            ROUND_ROW(row, row, columns, precision, 1);
+            total = 0;
+#pragma omp simd reduction(+ : total)
+            for (int64_t j = 0; j < columns; j++) total += row[j];
+        }
         if (first) {
             sum[i] = total;
         } else {
@@ -68,7 +76,6 @@ static void NAME(softmax_rows)(R *s, int64_t rows, int64_t columns, const R *bia
             }
         }
         max[i] = top;
-        if (precision != MF_EXACT) ROUND_ROW(row, row, columns, precision, 1);
     }
 }
 

@@ -1,5 +1,6 @@
 -- The table of the 16-bit lay-outs: how much a FlashIPA layer's output changes under a rotation and a 100 angstrom shift,
--- and how far it is from float64, both relative, for a chain of residues 3.8 angstrom apart.
+-- and how far it is from float64, both relative, for a chain of residues 3.8 angstrom apart and as compact as a protein
+-- of its length (radius of gyration 2.2 N^0.38 angstrom).
 local mf = require "moonfold"
 
 local layouts = {
@@ -24,14 +25,27 @@ local function moved(frames, R, shift)
   return { R = R:expand(frames.t:size(1), 3, 3):matmul(frames.R), t = frames.t:matmul(R:reshape(3, 3):t()) + shift }
 end
 
+-- A random walk pulled back to the origin: each coordinate is an autoregressive process of the wanted variance. In nm.
+local function compact_chain(length)
+  local radius, step = 0.22 * length ^ 0.38, 0.38
+  local keep = 1 - step ^ 2 / (2 * radius ^ 2)
+  local rng, at, rows = mf.rng(7), { 0, 0, 0 }, {}
+  for i = 1, length do
+    local direction = mf.randn(3, { rng = rng }):totable()
+    local norm = math.sqrt(direction[1] ^ 2 + direction[2] ^ 2 + direction[3] ^ 2)
+    for axis = 1, 3 do at[axis] = keep * at[axis] + step * direction[axis] / norm end
+    rows[i] = { at[1], at[2], at[3] }
+  end
+  return mf.tensor(rows)
+end
+
 return function(o, report)
   local length = math.min(512, o.lengths[#o.lengths] or 512)
   local packing = mf.packing { length }
   mf.seed(7)
   local s = mf.randn(length, 256)
   local z1, z2 = mf.randn(length, 2, 128), mf.randn(length, 2, 128)
-  local step = mf.randn(length, 3)
-  local frames = { R = mf.random.rotations(length), t = (step / step:norm(2, true) * 0.38):cumsum(1) }
+  local frames = { R = mf.random.rotations(length), t = compact_chain(length) }
   local R, shift = mf.random.rotations(1), mf.tensor { { 5.77, -5.77, 5.77 } }   -- 10 nm
   local reference = mf.nn.ipa(clone_options({}, { precision = "float32" }))
   mf.no_grad(function() reference.linear_out.weight:normal_(0, 0.02) end)

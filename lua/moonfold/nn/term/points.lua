@@ -7,14 +7,14 @@
 -- |a|^2 is constant over j and cancels; |b|^2 is a key bias in float32; what is left is 3P columns: q = a, k = gamma b.
 -- layout = "published" builds the 5P columns of the public code instead (|a|^2 and |b|^2 as columns), for comparison.
 --
--- precision "split" writes a coordinate as hi + lo, hi rounded to 16 bits: q (hi, hi, lo) . k (hi, lo, hi) keeps all but
--- the product of the two small halves, values are (hi, lo). The gradient goes through hi alone, as if hi were x.
+-- precision "split" writes a coordinate in two halves (nn.halves): 9P columns of q and k, 6 Pv of v.
 --
 -- Readout of v = T_j x:  o = T_i^-1 sum_j alpha_ij v_j, then  o_x | o_y | o_z | sqrt(|o|^2 + 1e-8).
 -- Linear outputs of width 3n hold all x, then all y, then all z; point h P + p belongs to head h.
 -- @module moonfold.nn.term.points
 local mf = require "moonfold"
 local fail = require "moonfold.fail"
+local halves = require "moonfold.nn.halves"
 local module = require "moonfold.nn.module"
 local initial = require "moonfold.nn.initial"
 local linear = require "moonfold.nn.linear"
@@ -25,12 +25,6 @@ local function placed(x, context)
   return mf.geometry.apply(context.R, context.t, local_points)
 end
 
--- hi carries the gradient (round_to lets it through), lo is a constant.
-local function halves(x, kind)
-  local hi = x:round_to(kind)
-  return hi, x:detach() - hi:detach()
-end
-
 -- Columns of q and k, and the key bias, from points (N, H, P, 3).
 local function columns_3p(a, b, gamma, context)
   local n, heads, points = a:size(1), a:size(2), a:size(3)
@@ -39,9 +33,7 @@ local function columns_3p(a, b, gamma, context)
   local k = flat * gamma:reshape(1, heads, 1)
   local bias = flat:square():sum(3) * gamma:affine(-0.5, 0)
   if context.precision == "split" then
-    local q_hi, q_lo = halves(q, context.split_type)
-    local k_hi, k_lo = halves(k, context.split_type)
-    q, k = mf.cat({ q_hi, q_hi, q_lo }, 3), mf.cat({ k_hi, k_lo, k_hi }, 3)
+    q, k = halves.columns(q, k, context.split_type)
   end
   return q, k, bias
 end
@@ -87,7 +79,7 @@ return module.define("points", { query = 8, value = 12, layout = "3p" },
       local build = self._layout == "3p" and columns_3p or columns_published
       local q, k, bias = build(a, b, gamma, context)
       local values = kv:narrow(3, p + 1, v):reshape(n, heads, 3 * v)
-      if context.precision == "split" then values = mf.cat({ halves(values, context.split_type) }, 3) end
+      if context.precision == "split" then values = mf.cat({ halves.of(values, context.split_type) }, 3) end
       return { q = q, k = k, v = values, key_bias = bias }
     end,
     readout = function(self, columns, _, context)
