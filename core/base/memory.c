@@ -23,7 +23,9 @@ void *mf__host_alloc(mf_ctx *ctx, size_t bytes) {
 mf_status mf__device_alloc(mf_device *device, void **data, int64_t bytes) {
     mf_memory *m = &device->memory;
     *data = NULL;
-    int over = m->limit > 0 && m->live + bytes > m->limit;
+    int over = m->limit > 0 && bytes > m->limit - m->live;
+    if (bytes > INT64_MAX - m->live)          /* the null device has no other end */
+        return mf__fail(MF_ENOMEM, "out of memory: %lld bytes wanted on %s, more than can be counted", (long long)bytes, device->backend->name);
     if (over || !mf__may_allocate(device->ctx))
         return mf__fail(MF_ENOMEM, "out of memory: %lld bytes wanted on %s, %lld in use%s", (long long)bytes,
                         device->backend->name, (long long)m->live, over ? " of the limit set" : "");
@@ -84,7 +86,8 @@ int mf_memory_pressure(const mf_ctx *ctx) {
 void mf_memory_collected(mf_ctx *ctx) {
     for (int i = 0; i < ctx->n_devices; i++) {
         mf_memory *m = &ctx->devices[i]->memory;
-        while (m->live * 10 > m->soft_limit * 7) m->soft_limit = m->soft_limit / 10 * 14;
+        if (ctx->devices[i]->code == MF_NULL) continue;
+        while (m->live / 7 > m->soft_limit / 10) m->soft_limit = m->soft_limit / 10 * 14;
     }
 }
 

@@ -10,14 +10,14 @@
 
 mf_status mf_packing_create(mf_packing **out, mf_ctx *ctx, const int64_t *lengths, int64_t count) {
     *out = NULL;
-    if (count < 0) return mf__fail(MF_EVALUE, "packing: %" PRId64 " sequences", count);
+    if (count < 0 || count > INT32_MAX) return mf__fail(MF_EVALUE, "packing: %" PRId64 " sequences", count);
     int64_t total = 0, pairs = 0, longest = 0;
     for (int64_t i = 0; i < count; i++) {
         int64_t n = lengths[i];
         if (n < 0) return mf__fail(MF_EVALUE, "packing: sequence %" PRId64 " has length %" PRId64 ", expected 0 or more", i + 1, n);
-        total += n;
-        if (total > INT32_MAX)
+        if (n > INT32_MAX - total)
             return mf__fail(MF_EVALUE, "packing: more than %d residues in one batch; split it", INT32_MAX);
+        total += n;
         pairs += n * n;
         if (n > longest) longest = n;
     }
@@ -68,6 +68,7 @@ mf_status mf_packing_tensor(mf_tensor **out, const mf_packing *p, int device, in
     case MF_PACK_PAIR_ROW: case MF_PACK_PAIR_COLUMN: case MF_PACK_PAIR_OFFSET: n = p->pairs; break;
     default: return mf__fail(MF_EVALUE, "packing: %d names no tensor of a packing", what);
     }
+    if (device == MF_NULL) return mf_tensor_empty(out, p->ctx, device, MF_INT32, 1, &n);
     int32_t *v = mf__host_alloc(p->ctx, (size_t)n * sizeof *v);
     if (!v) return MF_ENOMEM;
     int64_t at = 0;

@@ -155,6 +155,8 @@ mf_status mf_function_record(mf_ctx *ctx, int64_t *id, const mf_tensor *const *i
         MF_TRY(mf__usable("function", out[i]));
         if (out[i]->node || out[i]->requires_grad)
             return mf__fail(MF_ESTATE, "function: output %d already has a history; compute it under no_grad or detach it", i + 1);
+        for (int j = 0; j < i; j++)
+            if (out[j] == out[i]) return mf__fail(MF_ESTATE, "function: outputs %d and %d are one tensor; return a detached view", j + 1, i + 1);
         for (int j = 0; j < n_in; j++)
             if (in[j] == out[i]) return mf__fail(MF_ESTATE, "function: output %d is input %d itself; return a detached view", i + 1, j + 1);
     }
@@ -188,7 +190,7 @@ mf_status mf_tensor_require_grad(mf_tensor *x, int required) {
 }
 
 mf_status mf_tensor_grad(mf_tensor **out, const mf_tensor *x) {
-    *out = mf_tensor_retain(x->grad);
+    *out = x->grad && x->grad->storage ? mf_tensor_retain(x->grad) : NULL;   /* its values may have been released */
     return MF_OK;
 }
 
@@ -198,6 +200,7 @@ mf_status mf_tensor_set_grad(mf_tensor *x, const mf_tensor *grad) {
         if (grad->dtype != x->dtype || grad->ndim != x->ndim || memcmp(grad->shape, x->shape, (size_t)x->ndim * sizeof *x->shape))
             return mf__fail(MF_ESHAPE, "set_grad: gradient %s %s for a tensor %s %s", mf__shape(grad).text, mf_dtype_name(grad->dtype),
                             mf__shape(x).text, mf_dtype_name(x->dtype));
+        if (grad->device != x->device) return mf__fail(MF_EDEVICE, "set_grad: the gradient is on another device than the tensor");
     }
     mf_tensor *kept = NULL;
     if (grad) MF_TRY(mf__alias(&kept, grad));

@@ -5,6 +5,7 @@
 #include "../ops/op.h"
 #include "tape.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,21 +77,26 @@ void mf__contiguous_strides(int64_t *stride, int ndim, const int64_t *shape) {
     }
 }
 
-static mf_status check_shape(int dtype, int ndim, const int64_t *shape) {
-    if (dtype < 0 || dtype >= MF_DTYPE_COUNT) return mf__fail(MF_EDTYPE, "tensor: %d is not an element type", dtype);
-    if (ndim < 0 || ndim > MF_MAX_DIMS) return mf__fail(MF_ESHAPE, "tensor: %d axes, at most %d", ndim, MF_MAX_DIMS);
+/* An empty axis does not excuse the others: strides are products of sizes too. */
+mf_status mf__check_shape(const char *op, int ndim, const int64_t *shape) {
+    if (ndim < 0 || ndim > MF_MAX_DIMS) return mf__fail(MF_ESHAPE, "%s: %d axes, at most %d", op, ndim, MF_MAX_DIMS);
     int64_t n = 1;
     for (int i = 0; i < ndim; i++) {
-        if (shape[i] < 0) return mf__fail(MF_ESHAPE, "tensor: axis %d has size %" PRId64 ", expected 0 or more", i + 1, shape[i]);
-        if (shape[i] && n > INT64_MAX / 16 / shape[i]) return mf__fail(MF_ESHAPE, "tensor: too many elements");
-        n *= shape[i];
+        if (shape[i] < 0) return mf__fail(MF_ESHAPE, "%s: axis %d has size %" PRId64 ", expected 0 or more", op, i + 1, shape[i]);
+        if (shape[i] && n > INT64_MAX / 16 / shape[i]) {
+            mf_tensor wanted = {.ndim = ndim};
+            memcpy(wanted.shape, shape, (size_t)ndim * sizeof *shape);
+            return mf__fail(MF_ESHAPE, "%s: shape %s has too many elements", op, mf__shape(&wanted).text);
+        }
+        if (shape[i]) n *= shape[i];
     }
     return MF_OK;
 }
 
 mf_status mf__new(mf_tensor **out, mf_device *device, int dtype, int ndim, const int64_t *shape) {
     *out = NULL;
-    MF_TRY(check_shape(dtype, ndim, shape));
+    if (dtype < 0 || dtype >= MF_DTYPE_COUNT) return mf__fail(MF_EDTYPE, "tensor: %d is not an element type", dtype);
+    MF_TRY(mf__check_shape("tensor", ndim, shape));
     mf_tensor *x;
     MF_TRY(tensor_new(&x, device, dtype, ndim, shape));
     mf_status status = storage_new(&x->storage, device, mf__count(ndim, shape) * mf_dtype_bytes(dtype));
@@ -185,7 +191,7 @@ mf_status mf__updatable(const char *op, const mf_tensor *x) {
 mf_status mf__axis(int *out, const char *op, const mf_tensor *x, int axis) {
     int i = axis < 0 ? axis + x->ndim : axis;
     if (i < 0 || i >= x->ndim)
-        return mf__fail(MF_EVALUE, "%s: there is no axis %d in shape %s", op, axis < 0 ? axis : axis + 1, mf__shape(x).text);
+        return mf__fail(MF_EVALUE, "%s: there is no axis %lld in shape %s", op, axis < 0 ? axis : axis + 1LL, mf__shape(x).text);
     *out = i;
     return MF_OK;
 }
@@ -269,11 +275,13 @@ mf_status mf_tensor_read(void *data, int64_t bytes, const mf_tensor *x) {
 }
 
 mf_status mf_tensor_write(mf_tensor *x, const void *data, int64_t bytes) {
-    MF_TRY(mf__writable("write", x));
+    MF_TRY(mf__usable("write", x));
     if (bytes != mf_tensor_bytes(x))
         return mf__fail(MF_ESHAPE, "write: %" PRId64 " bytes given for %" PRId64 " of %s", bytes, mf_tensor_bytes(x), mf__shape(x).text);
-    if (bytes == 0) return MF_OK;
-    if (mf_tensor_contiguous(x)) return x->device->backend->upload(x->device, mf__data(x), data, bytes);
+    if (mf_tensor_contiguous(x)) {
+        MF_TRY(mf__writable("write", x));
+        return bytes == 0 ? MF_OK : x->device->backend->upload(x->device, mf__data(x), data, bytes);
+    }
     mf_tensor *flat;
     MF_TRY(mf__new_like(&flat, x));
     mf_status status = x->device->backend->upload(x->device, mf__data(flat), data, bytes);
@@ -334,14 +342,28 @@ static mf_status copy_across(mf_tensor **out, const mf_tensor *from, mf_device *
     return status;
 }
 
+/* Where y looks at x's own storage in another order, writing x would change elements of y that are still to be read:
+ * then *moved is a copy. Otherwise it stays NULL. */
+static mf_status apart(mf_tensor **moved, const mf_tensor *x, const mf_tensor *y) {
+    *moved = NULL;
+    if (x->storage != y->storage) return MF_OK;
+    int same = x->ndim == y->ndim && x->offset == y->offset;
+    for (int i = 0; same && i < x->ndim; i++) same = x->shape[i] == y->shape[i] && (x->shape[i] == 1 || x->stride[i] == y->stride[i]);
+    if (same) return MF_OK;
+    MF_TRY(mf__new_like(moved, y));
+    mf_iter it = iterate(*moved, y);
+    mf_status status = y->device->backend->copy(y->device, &it);
+    if (status != MF_OK) { mf_tensor_release(*moved); *moved = NULL; }
+    return status;
+}
+
 mf_status mf_tensor_copy(mf_tensor *x, const mf_tensor *from) {
     MF_TRY(mf__usable("copy", x));
     MF_TRY(check_fits_into("copy", x, from));
     mf_tensor *moved = NULL;
-    if (from->device != x->device) {
-        MF_TRY(copy_across(&moved, from, x->device));
-        from = moved;
-    }
+    if (from->device != x->device) MF_TRY(copy_across(&moved, from, x->device));
+    else MF_TRY(apart(&moved, x, from));
+    if (moved) from = moved;
     mf_status status = mf__writable("copy", x);
     if (status == MF_OK) {
         mf_iter it = iterate(x, from);
@@ -357,12 +379,21 @@ mf_status mf_tensor_axpy(mf_tensor *x, double a, const mf_tensor *y) {
     if (x->dtype != y->dtype)
         return mf__fail(MF_EDTYPE, "add_: %s and %s; cast one with :to", mf_dtype_name(x->dtype), mf_dtype_name(y->dtype));
     if (x->device != y->device) return mf__fail(MF_EDEVICE, "add_: tensors live on %s and %s", x->device->backend->name, y->device->backend->name);
-    MF_TRY(mf__writable("add_", x));
-    mf_iter it = iterate(x, y);
-    return x->device->backend->axpy(x->device, &it, 1.0, a);
+    mf_tensor *moved;
+    MF_TRY(apart(&moved, x, y));
+    mf_status status = mf__writable("add_", x);
+    if (status == MF_OK) {
+        mf_iter it = iterate(x, moved ? moved : y);
+        status = x->device->backend->axpy(x->device, &it, 1.0, a);
+    }
+    mf_tensor_release(moved);
+    return status;
 }
 
 mf_status mf_tensor_scale(mf_tensor *x, double a) {
+    MF_TRY(mf__usable("mul_", x));
+    if (!mf__is_float(x->dtype) && (x->dtype == MF_BOOL || a != floor(a) || fabs(a) > 0x1p53))
+        return mf__fail(MF_EDTYPE, "mul_: %s cannot be scaled by %g; cast it with :to", mf_dtype_name(x->dtype), a);
     MF_TRY(mf__writable("mul_", x));
     mf_iter it = iterate(x, x);
     return x->device->backend->unary(x->device, &it, MF_UNARY_affine, a, 0);

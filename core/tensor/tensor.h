@@ -62,6 +62,7 @@ static inline int64_t mf__count(int ndim, const int64_t *shape) {
     for (int i = 0; i < ndim; i++) n *= shape[i];
     return n;
 }
+mf_status mf__check_shape(const char *op, int ndim, const int64_t *shape); /* sizes of 0 or more whose product can be counted in bytes */
 static inline int mf__is_float(int dtype) { return dtype <= MF_FLOAT16; }
 static inline int mf__is_real(int dtype) { return dtype == MF_FLOAT32 || dtype == MF_FLOAT64; }
 static inline int mf__is_index(int dtype) { return dtype == MF_INT32 || dtype == MF_INT64; }

@@ -58,7 +58,7 @@ mf_status mf_reshape(mf_tensor **out, const mf_tensor *x, int ndim, const int64_
     MF_TRY(mf__usable("reshape", x));
     if (ndim < 0 || ndim > MF_MAX_DIMS) return mf__fail(MF_ESHAPE, "reshape: %d axes, at most %d", ndim, MF_MAX_DIMS);
     mf_params p = {.i = {ndim}};
-    int64_t n = mf_tensor_count(x), known = 1;
+    int64_t n = mf_tensor_count(x);
     int open = -1;
     char words[128];
     shape_words(words, sizeof words, ndim, shape);
@@ -66,8 +66,10 @@ mf_status mf_reshape(mf_tensor **out, const mf_tensor *x, int ndim, const int64_
         p.i[1 + i] = shape[i];
         if (shape[i] == -1 && open < 0) open = i;
         else if (shape[i] < 0) return mf__fail(MF_ESHAPE, "reshape: %s: sizes are 0 or more, and one may be -1", words);
-        else known *= shape[i];
     }
+    if (open >= 0) p.i[1 + open] = 1;
+    MF_TRY(mf__check_shape("reshape", ndim, p.i + 1));
+    const int64_t known = mf__count(ndim, p.i + 1);
     if (open >= 0) p.i[1 + open] = known > 0 ? n / known : 0;
     if (mf__count(ndim, p.i + 1) != n)
         return mf__fail(MF_ESHAPE, "reshape: %s has %" PRId64 " elements, which do not fit %s", mf__shape(x).text, n, words);
@@ -109,6 +111,9 @@ mf_status mf_permute(mf_tensor **out, const mf_tensor *x, const int *axes) {
 
 /* ---- narrow, select ---- */
 
+/* A position as error texts count it; any value may be asked for, so the addition wraps. */
+static int64_t from_one(int64_t position) { return (int64_t)((uint64_t)position + 1); }
+
 static mf_status narrowed(mf_tensor **out, const mf_tensor *x, int axis, int64_t start, int64_t length) {
     MF_TRY(mf__view(out, x, x->ndim, x->shape, x->stride, x->offset + start * x->stride[axis]));
     (*out)->shape[axis] = length;
@@ -142,7 +147,7 @@ mf_status mf_narrow(mf_tensor **out, const mf_tensor *x, int axis, int64_t start
     MF_TRY(mf__usable("narrow", x));
     MF_TRY(mf__axis(&axis, "narrow", x, axis));
     if (start < 0 || length < 0 || start > x->shape[axis] - length)
-        return mf__fail(MF_EVALUE, "narrow: %" PRId64 " from position %" PRId64 " do not fit axis %d of %s", length, start + 1, axis + 1, mf__shape(x).text);
+        return mf__fail(MF_EVALUE, "narrow: %" PRId64 " from position %" PRId64 " do not fit axis %d of %s", length, from_one(start), axis + 1, mf__shape(x).text);
     return mf__run1(out, MF_OP_narrow, (const mf_tensor *[]){x}, 1, &(mf_params){.i = {axis, start, length}});
 }
 
@@ -176,7 +181,7 @@ mf_status mf_select(mf_tensor **out, const mf_tensor *x, int axis, int64_t index
     MF_TRY(mf__usable("select", x));
     MF_TRY(mf__axis(&axis, "select", x, axis));
     if (index < 0 || index >= x->shape[axis])
-        return mf__fail(MF_EVALUE, "select: position %" PRId64 " is outside axis %d of %s", index + 1, axis + 1, mf__shape(x).text);
+        return mf__fail(MF_EVALUE, "select: position %" PRId64 " is outside axis %d of %s", from_one(index), axis + 1, mf__shape(x).text);
     return mf__run1(out, MF_OP_select, (const mf_tensor *[]){x}, 1, &(mf_params){.i = {axis, index}});
 }
 
@@ -207,6 +212,7 @@ mf_status mf_expand(mf_tensor **out, const mf_tensor *x, int ndim, const int64_t
         shape_words(words, sizeof words, ndim < MF_MAX_DIMS ? ndim : MF_MAX_DIMS, shape);
         return mf__fail(MF_ESHAPE, "expand: %s does not expand to %s (an axis of size 1, or a new one in front, may grow)", mf__shape(x).text, words);
     }
+    MF_TRY(mf__check_shape("expand", ndim, p.i + 1));
     return mf__run1(out, MF_OP_expand, (const mf_tensor *[]){x}, 1, &p);
 }
 
@@ -253,7 +259,10 @@ mf_status mf__cat_fwd(mf_call *c) {
     int64_t shape[MF_MAX_DIMS], at = 0;
     memcpy(shape, first->shape, sizeof shape);
     shape[axis] = 0;
-    for (int i = 0; i < c->n_in; i++) shape[axis] += c->in[i]->shape[axis];
+    for (int i = 0; i < c->n_in; i++) {
+        if (c->in[i]->shape[axis] > INT64_MAX - shape[axis]) return mf__fail(MF_ESHAPE, "cat: axis %d has too many elements", axis + 1);
+        shape[axis] += c->in[i]->shape[axis];
+    }
     MF_TRY(mf__new(&c->out[0], c->device, first->dtype, first->ndim, shape));
     for (int i = 0; i < c->n_in; i++) {
         mf_tensor *place;
@@ -329,7 +338,8 @@ mf_status mf_split(mf_tensor **outs, const mf_tensor *x, int axis, const int64_t
     mf_params p = {.f = {axis}};
     int64_t sum = 0;
     for (int i = 0; i < n; i++) {
-        if (sizes[i] < 0) return mf__fail(MF_EVALUE, "split: piece %d has size %" PRId64, i + 1, sizes[i]);
+        if (sizes[i] < 0 || sizes[i] > x->shape[axis] - sum)
+            return mf__fail(MF_EVALUE, "split: piece %d of size %" PRId64 " does not fit axis %d of %s", i + 1, sizes[i], axis + 1, mf__shape(x).text);
         p.i[i] = sizes[i];
         sum += sizes[i];
     }

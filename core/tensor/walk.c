@@ -4,6 +4,7 @@
  * along its edges, and what it kept is freed. A host's function stops the walk: the host looks at the cotangents,
  * gives the gradients, and steps on, so C never calls into the host. A host may run another walk meanwhile
  * (checkpointing does); a node waiting in one walk refuses to be walked by another. */
+#include "../base/memory.h"
 #include "tape.h"
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 struct mf_walk {
     mf_ctx *ctx;
     int retain;
+    int failed;                   /* gradients were lost on the way: it cannot go on */
     mf_node **heap;               /* the largest order first; each entry holds a reference */
     int64_t n, capacity;
     mf_node *stopped;             /* the host's function being differentiated */
@@ -20,7 +22,7 @@ struct mf_walk {
 static mf_status heap_push(mf_walk *w, mf_node *node) {
     if (w->n == w->capacity) {
         int64_t capacity = w->capacity ? 2 * w->capacity : 64;
-        mf_node **grown = realloc(w->heap, (size_t)capacity * sizeof *grown);
+        mf_node **grown = mf__may_allocate(w->ctx) ? realloc(w->heap, (size_t)capacity * sizeof *grown) : NULL;
         if (!grown) return mf__fail(MF_ENOMEM, "backward: out of memory");
         w->heap = grown;
         w->capacity = capacity;
@@ -90,15 +92,31 @@ static mf_status wait_for(mf_walk *w, mf_node *node) {
     return MF_OK;
 }
 
+/* A leaf's gradient is its own plain array: optimizers read it as one, users write to it, and a view would keep all of what
+ * it is a part of. Takes over the reference. */
+static mf_status deliver_to_leaf(mf_tensor *leaf, mf_tensor *gradient) {
+    if (leaf->grad && leaf->grad->storage) return accumulate(&leaf->grad, gradient);
+    mf_tensor_release(leaf->grad);            /* values that the user released count for nothing */
+    leaf->grad = NULL;
+    if (gradient->references == 1 && gradient->storage->references == 1 && mf_tensor_contiguous(gradient)) {
+        leaf->grad = gradient;
+        return MF_OK;
+    }
+    mf_status status = mf__new_like(&leaf->grad, gradient);
+    if (status == MF_OK) {
+        status = mf_tensor_copy(leaf->grad, gradient);
+        if (status != MF_OK) {
+            mf_tensor_release(leaf->grad);
+            leaf->grad = NULL;
+        }
+    }
+    mf_tensor_release(gradient);
+    return status;
+}
+
 /* Sends a gradient along an edge; takes over the reference. */
 static mf_status deliver(mf_walk *w, const mf_edge *e, mf_tensor *gradient) {
-    if (e->leaf) {
-        mf_tensor *flat;          /* optimizers read leaves' gradients as plain arrays */
-        mf_status status = mf__contiguous(&flat, gradient);
-        mf_tensor_release(gradient);
-        if (status != MF_OK) return status;
-        return accumulate(&e->leaf->grad, flat);
-    }
+    if (e->leaf) return deliver_to_leaf(e->leaf, gradient);
     mf_status status = e->node ? wait_for(w, e->node) : MF_OK;
     if (!e->node || status != MF_OK) {
         mf_tensor_release(gradient);
@@ -160,6 +178,12 @@ static mf_status differentiate(mf_walk *w, mf_node *n) {
     return status;
 }
 
+static mf_status same_device(const char *what, const mf_tensor *gradient, const mf_tensor *x) {
+    if (gradient->device == x->device) return MF_OK;
+    return mf__fail(MF_EDEVICE, "backward: %s is on %s, the tensor on %s; move it with :to", what, gradient->device->backend->name,
+                    x->device->backend->name);
+}
+
 mf_status mf_walk_begin(mf_walk **out, const mf_tensor *root, const mf_tensor *cotangent, int retain) {
     *out = NULL;
     MF_TRY(mf__usable("backward", root));
@@ -172,6 +196,7 @@ mf_status mf_walk_begin(mf_walk **out, const mf_tensor *root, const mf_tensor *c
             memcmp(cotangent->shape, root->shape, (size_t)root->ndim * sizeof *root->shape))
             return mf__fail(MF_ESHAPE, "backward: cotangent %s %s for a tensor %s %s", mf__shape(cotangent).text,
                             mf_dtype_name(cotangent->dtype), mf__shape(root).text, mf_dtype_name(root->dtype));
+        MF_TRY(same_device("the cotangent", cotangent, root));
         MF_TRY(mf__alias(&seed, cotangent));
     } else {
         if (mf_tensor_count(root) != 1)
@@ -205,8 +230,7 @@ static mf_status resume(mf_walk *w) {
     return status;
 }
 
-mf_status mf_walk_step(mf_walk *w, int64_t *function) {
-    *function = 0;
+static mf_status step(mf_walk *w, int64_t *function) {
     if (w->stopped) MF_TRY(resume(w));
     while (w->n > 0) {
         mf_node *n = heap_pop(w);
@@ -226,6 +250,14 @@ mf_status mf_walk_step(mf_walk *w, int64_t *function) {
     return MF_OK;
 }
 
+mf_status mf_walk_step(mf_walk *w, int64_t *function) {
+    *function = 0;
+    if (w->failed) return mf__fail(MF_ESTATE, "backward: this pass has failed; begin another");
+    mf_status status = step(w, function);
+    w->failed = status != MF_OK;
+    return status;
+}
+
 const mf_tensor *mf_walk_cotangent(const mf_walk *w, int output) {
     return w->stopped && output >= 0 && output < w->stopped->n_out ? w->stopped->cotangent[output] : NULL;
 }
@@ -240,6 +272,7 @@ mf_status mf_walk_give(mf_walk *w, int input, const mf_tensor *gradient) {
     if (gradient->dtype != x->dtype || gradient->ndim != x->ndim || memcmp(gradient->shape, x->shape, (size_t)x->ndim * sizeof *x->shape))
         return mf__fail(MF_ESHAPE, "backward: the function gave a gradient %s %s for its input %d %s %s", mf__shape(gradient).text,
                         mf_dtype_name(gradient->dtype), input + 1, mf__shape(x).text, mf_dtype_name(x->dtype));
+    MF_TRY(same_device("the function's gradient", gradient, x));
     mf_tensor *alias;
     MF_TRY(mf__alias(&alias, gradient));
     mf_tensor_release(w->given[input]);
