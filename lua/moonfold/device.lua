@@ -58,7 +58,7 @@ end
 -- @tparam ?number n
 -- @treturn number
 function M.threads(n)
-  if n ~= nil then check(C.mf_ctx_threads(ctx, T.integer_argument("threads", 1, n))) end
+  if n ~= nil then check(C.mf_ctx_threads(ctx, T.integer_argument("threads", 1, n, nil, T.INT_MAX))) end
   return C.mf_ctx_thread_count(ctx)
 end
 

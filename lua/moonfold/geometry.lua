@@ -174,7 +174,7 @@ end
 function M.neighbours(x, mask, k, packing)
   tensors("neighbours", x)
   T.optional_tensor("neighbours", 2, mask)
-  T.integer_argument("neighbours", 3, k)
+  T.integer_argument("neighbours", 3, k, nil, T.INT_MAX)
   T.packing_argument("neighbours", 4, packing)
   return two(C.mf_neighbours, x, mask, k, packing)
 end
@@ -189,7 +189,7 @@ function M.distogram(distance, lo, hi, bins)
   tensors("distogram", distance)
   T.number_argument("distogram", 2, lo)
   T.number_argument("distogram", 3, hi)
-  T.integer_argument("distogram", 4, bins)
+  T.integer_argument("distogram", 4, bins, nil, T.INT_MAX)
   return one(C.mf_distogram, distance, lo, hi, bins)
 end
 
@@ -200,7 +200,7 @@ end
 -- @treturn tensor the shape of the index, then width
 function M.index_embedding(index, width, max_len)
   tensors("index_embedding", index)
-  T.integer_argument("index_embedding", 2, width)
+  T.integer_argument("index_embedding", 2, width, nil, T.INT_MAX)
   max_len = T.number_argument("index_embedding", 3, max_len, 2056)
   return one(C.mf_index_embedding, index, width, max_len)
 end

@@ -6,6 +6,7 @@ local ffi = require "ffi"
 local F = require "moonfold.ffi"
 local T = require "moonfold.types"
 local fail = require "moonfold.fail"
+local check_options = require("moonfold.options").options
 
 local C, ctx, out, again, check, adopt, is_tensor = F.C, F.ctx, F.out, F.again, F.check, F.adopt, F.is_tensor
 
@@ -80,6 +81,14 @@ function methods.detach(x)
   return adopt(out[0])
 end
 
+-- Another handle of the same values that no scope frees: what a function keeps for its backward,
+-- and the gradients lent to it, which it may release without taking them from others.
+local function alias(x)
+  local status = C.mf_detach(out, x)
+  if status ~= 0 and again(status) then check(C.mf_detach(out, x)) end
+  return F.adopt_shared(out[0])
+end
+
 -- Our turn: the gradients of one recorded function.
 local function hand_back(walk, id, retain)
   local record = recorded[id]
@@ -88,7 +97,7 @@ local function hand_back(walk, id, retain)
   for i = 1, record.outputs do
     local borrowed = C.mf_walk_cotangent(walk, i - 1)
     if borrowed ~= nil then
-      cotangents[i] = F.adopt_shared(C.mf_tensor_retain(ffi.cast(F.tensor_t, borrowed)))
+      cotangents[i] = alias(borrowed)
     end
   end
   local gradients = record.backward(record, cotangents)
@@ -101,6 +110,8 @@ local function hand_back(walk, id, retain)
   end
   if not retain then recorded[id] = nil end
 end
+
+local known_options = { retain = false }
 
 local function run_walk(walk, retain)
   while true do
@@ -120,7 +131,7 @@ function methods.backward(x, cotangent, options)
   T.tensor_argument("backward", 0, x)
   if type(cotangent) == "table" and options == nil then cotangent, options = nil, cotangent end
   T.optional_tensor("backward", 1, cotangent)
-  local retain = options and options.retain or false
+  local retain = check_options("backward", known_options, options, nil).retain
   local status = C.mf_walk_begin(walk_box, x, cotangent, retain and 1 or 0)
   if status ~= 0 and again(status) then check(C.mf_walk_begin(walk_box, x, cotangent, retain and 1 or 0)) end
   -- A pass inside this one (a checkpoint) uses the box again: the pointer is ours from here.
@@ -129,13 +140,6 @@ function methods.backward(x, cotangent, options)
   C.mf_walk_end(walk)
   forget_dropped()
   if not ok then error(message, 0) end
-end
-
--- Another handle of the same values that no scope frees: what a function keeps for its backward.
-local function alias(x)
-  local status = C.mf_detach(out, x)
-  if status ~= 0 and again(status) then check(C.mf_detach(out, x)) end
-  return F.adopt_shared(out[0])
 end
 
 -- Puts a function on the tape. `arguments` may mix tensors and other values; `extra` is one more input or nil.
@@ -194,7 +198,7 @@ end
 --        }
 function M.differentiable(definition)
   local options = require "moonfold.options"
-  local o = options("differentiable",
+  local o = check_options("differentiable",
     { forward = options.REQUIRED, backward = options.REQUIRED, name = "a function in Lua" }, definition)
   return function(...)
     local n, arguments = pack(...)

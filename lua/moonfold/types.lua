@@ -67,12 +67,21 @@ function M.number_argument(name, position, value, default)
   return value
 end
 
+-- Beyond it doubles skip whole numbers, and further on C's integers end.
+local LARGEST = 2 ^ 53
+
 --- A whole number argument, with a default when it is nil.
-function M.integer_argument(name, position, value, default)
+-- @tparam ?number largest in absolute value; 2^53 by default, 2^31 - 1 where C takes an int
+function M.integer_argument(name, position, value, default, largest)
   if value == nil and default ~= nil then return default end
   if type(value) ~= "number" or value % 1 ~= 0 then bad_argument(name, position, "a whole number", value) end
+  if math.abs(value) > (largest or LARGEST) then
+    fail("%s: argument %d is %.17g, beyond %.0f", name, position, value, largest or LARGEST)
+  end
   return value
 end
+--- The largest int of C.
+M.INT_MAX = 2 ^ 31 - 1
 
 --- A packing argument.
 function M.packing_argument(name, position, value)
@@ -87,6 +96,7 @@ end
 function M.axis(name, axis)
   if type(axis) ~= "number" or axis % 1 ~= 0 then fail("%s: an axis must be a whole number, got %s", name, kind(axis)) end
   if axis == 0 then fail("%s: axes count from 1 (or from -1 at the end), got 0", name) end
+  if math.abs(axis) > M.INT_MAX then fail("%s: there is no axis %.17g", name, axis) end
   return axis > 0 and axis - 1 or axis
 end
 
@@ -147,6 +157,7 @@ local function size_of(name, value)
   if type(value) ~= "number" or value % 1 ~= 0 then
     fail("%s: a size must be a whole number, got %s", name, type(value) == "number" and tostring(value) or kind(value))
   end
+  if math.abs(value) > LARGEST then fail("%s: a size of %.17g is beyond %.0f", name, value, LARGEST) end
   return value
 end
 

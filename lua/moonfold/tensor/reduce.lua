@@ -126,7 +126,7 @@ end
 -- @treturn tensor where they came from, int32 from 0
 function M.topk(x, k, axis, largest)
   T.tensor_argument("topk", 0, x)
-  T.integer_argument("topk", 1, k)
+  T.integer_argument("topk", 1, k, nil, T.INT_MAX)
   axis = T.axis("topk", axis or -1)
   local flag = largest == false and 0 or 1
   local status = C.mf_topk(out, out2, x, k, axis, flag)
