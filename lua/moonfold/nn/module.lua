@@ -28,19 +28,19 @@ local Module = {}
 
 -- ---- errors -------------------------------------------------------------------------------------------------
 
--- The failure that is on its way up: the layer it began in, its parts, and the text as last raised. Weak, so that the last
--- failure does not keep a model alive.
-local failure = setmetatable({}, { __mode = "v" })
+-- The failure that is on its way up: its parts, and the text as last raised; and the layer it began in, weakly, so that the
+-- last failure does not keep a model alive.
+local failure, began = {}, setmetatable({}, { __mode = "v" })
 
 -- The position at the head of a message stays: the binding has put the user's own line there.
 local function raise(self, err)
   if type(err) ~= "string" then error(err, 0) end
   if err ~= failure.text then
-    failure.layer = self
+    began.layer = self
     failure.position = err:match("^[^\n]-:%d+: ") or ""
     failure.message = err:sub(#failure.position + 1)
   end
-  local path = tree.path(self, failure.layer)
+  local path = tree.path(self, began.layer)
   local where = rawget(self, "_class")
   if path and path ~= "" then where = where .. "." .. path end
   failure.text = failure.position .. where .. ": " .. failure.message
