@@ -22,7 +22,8 @@ return function(o, report)
     local f, fb = work * (DQK + DV), work * (DQK + DV) + work * (3 * DQK + 2 * DV)
     report {
       "attention", ("L=%d"):format(length), "forward_ms", forward * 1e3, "both_ms", both * 1e3,
-      "fwd_GFLOP/s", f / forward / 1e9, "both_GFLOP/s", fb / both / 1e9, "fwd_share", f / forward / peak, "both_share", fb / both / peak,
+      "fwd_GFLOP/s", f / forward / 1e9, "both_GFLOP/s", fb / both / 1e9,
+      "fwd_share", f / forward / peak, "both_share", fb / both / peak,
     }
   end
 end
