@@ -28,6 +28,7 @@ M.defaults = {
   epoch = 1,             -- the first
   epochs = OPTIONAL,     -- how many; endless without epochs and steps
   steps = OPTIONAL,      -- stop after so many batches
+  crop = OPTIONAL,       -- a longer entry gives a window of so many residues, drawn anew each time
   shuffle = true,
   clusters = false,      -- each epoch one entry of each cluster (field `cluster` of the entries)
   filter = OPTIONAL,     -- filter(entry, i) -> true to use it
@@ -50,6 +51,9 @@ function M.new(set, o)
     fail "set:batches: mode packed needs residues, the budget of a batch"
   end
   if mode ~= "packed" and not o.rule then fail("set:batches: mode %s needs a rule", mode) end
+  if o.crop and not (type(o.crop) == "number" and o.crop >= 1 and o.crop == math.floor(o.crop)) then
+    fail("set:batches: crop must be a whole number of residues, got %s", tostring(o.crop))
+  end
   if o.rank < 1 or o.rank > o.ranks then fail("set:batches: rank %s of %s", tostring(o.rank), tostring(o.ranks)) end
   local use = {}
   for i = 1, set.count do
@@ -83,6 +87,11 @@ function Batches:state()
            epoch = self.epoch, next_batch = self.next_batch, step = self.step }
 end
 
+-- Residues that an entry brings into a batch.
+local function length_of(self, i)
+  return math.min(self.set:length(i), self.crop or math.huge)
+end
+
 local function shuffled(list, rng)
   local result = {}
   for i, x in ipairs(list) do result[i] = x end
@@ -113,7 +122,7 @@ end
 local function pack(self, order)
   local result, current, sum = {}, nil, 0
   for _, i in ipairs(order) do
-    local length = self.set:length(i)
+    local length = length_of(self, i)
     if not current or sum + length > self.residues then
       current, sum = {}, 0
       result[#result + 1] = current
@@ -126,7 +135,7 @@ end
 local function by_length(self, order)
   local result, open = {}, {}
   for _, i in ipairs(order) do
-    local length = self.set:length(i)
+    local length = length_of(self, i)
     local list = open[length]
     if not list or #list >= self.rule:size(length, self.ranks) then
       list = {}
@@ -157,7 +166,7 @@ end
 
 -- The part of a batch that belongs to a rank when the whole batch is shared, with the number of its first example.
 local function part_of(self, list)
-  local length = self.set:length(list[1])
+  local length = length_of(self, list[1])
   local copies = self.mode == "copies"
   if not copies and self.rule.scope == "rank" then return list, 0 end
   local result = {}
@@ -180,6 +189,20 @@ local function choose(self, k)
   for rank = 1, self.rank - 1 do before = before + #self.current[((k - 1) * self.ranks + rank - 1) % #self.current + 1] end
   -- past the end of an epoch the list begins again, so that every rank makes as many steps
   return self.current[((k - 1) * self.ranks + self.rank - 1) % #self.current + 1], before
+end
+
+-- Windows of the entries that are longer than the crop: a function of the seed, the step and the example's number.
+local function windows_of(self, entries, before)
+  if not self.crop then return nil end
+  local windows = {}
+  for k, i in ipairs(entries) do
+    local room = self.set:length(i) - self.crop
+    if room > 0 then
+      local u = streams.rng(self.seed, "crop", self.step, before + k):number()
+      windows[k] = { 1 + math.floor(u * (room + 1)), self.crop }
+    end
+  end
+  return windows
 end
 
 --- How many batches an epoch gives one rank.
@@ -205,7 +228,7 @@ function Batches:next()
   end
   local entries, before = choose(self, self.next_batch)
   self.next_batch, self.step = self.next_batch + 1, self.step + 1
-  local batch = #entries > 0 and self.set:collate(entries, self.device) or { entries = {}, names = {} }
+  local batch = #entries > 0 and self.set:collate(entries, self.device, windows_of(self, entries, before)) or { entries = {}, names = {} }
   batch.seed, batch.step, batch.epoch, batch.examples = self.seed, self.step, self.epoch, {}
   for k = 1, #entries do batch.examples[k] = before + k end
   return self.step, batch

@@ -31,6 +31,8 @@ M.defaults = {
   clusters = OPTIONAL,         -- function(candidate) -> a name or number for the entry's `cluster`
   filters = OPTIONAL,          -- list of function(candidate) -> reason to leave it out, or nil
   log = OPTIONAL,              -- function(line), called for each file
+  progress = OPTIONAL,         -- function(done, total, path), called for each file
+  dry_run = false,             -- count only: write neither set nor manifest
 }
 
 local ENDINGS = { ".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz" }
@@ -244,7 +246,7 @@ end
 
 --- Makes a data set and its manifest.
 -- @tparam table o see `defaults`
--- @treturn table `entries` (how many were kept), `residues`, `counts` (reason -> how often), `manifest` (its path)
+-- @treturn table `entries` (how many were kept), `residues`, `counts` (reason -> how often), `manifest` (its path), `files`
 -- @usage mf.data.prepare { inputs = { "pdb/" }, out = "train.safetensors", min_length = 60, max_length = 512 }
 function M.prepare(o)
   o = options("data.prepare", M.defaults, o)
@@ -255,6 +257,7 @@ function M.prepare(o)
   for k, path in ipairs(paths) do
     records[k] = mf.no_grad(take_file, o, path, candidates)
     if o.log then o.log(("%d/%d %s: %s"):format(k, #paths, path, records[k].skipped or #records[k].chains .. " chains")) end
+    if o.progress then o.progress(k, #paths, path) end
   end
   if o.unique then candidates = drop_duplicates(candidates) end
   name_apart(candidates)
@@ -265,13 +268,15 @@ function M.prepare(o)
   end
   local counts = count_reasons(records)
   local manifest = o.manifest or o.out:gsub("%.safetensors$", "") .. ".manifest.json"
+  local result = { entries = #candidates, residues = residues, counts = counts, manifest = manifest, files = #paths }
+  if o.dry_run then return result end
   files.replace(manifest, json.encode({
     set = o.out, kind = o.polymer, entries = #candidates, residues = residues, counts = counts,
     options = written_options(o), inputs = records,
   }, " ") .. "\n")
   if #candidates == 0 then fail("data.prepare: nothing is left of %d files; %s tells why", #paths, manifest) end
   set.write(o.out, o.polymer, candidates)
-  return { entries = #candidates, residues = residues, counts = counts, manifest = manifest }
+  return result
 end
 
 return M

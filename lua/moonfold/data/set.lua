@@ -115,11 +115,10 @@ function Set:entry(i)
   return self[i]
 end
 
--- The rows of one entry, field by field.
-local function rows(self, i)
-  local first, count = self.offsets[i], self.offsets[i + 1] - self.offsets[i]
-  local item = {}
-  for _, name in ipairs(FIELDS) do item[name] = self.archive:rows(name, first + 1, count) end
+-- Rows of one entry, field by field: all, or `count` from its residue `first` on.
+local function rows(self, i, first, count)
+  local item, at = {}, self.offsets[i] + (first or 1)
+  for _, name in ipairs(FIELDS) do item[name] = self.archive:rows(name, at, count or self:length(i)) end
   return item
 end
 
@@ -137,15 +136,18 @@ end
 --- Several entries as one packed batch; an entry may come more than once.
 -- @tparam table list positions from 1
 -- @tparam[opt="cpu"] string device
+-- @tparam ?table windows for each of the list nil, or { first residue, count }: only those
 -- @treturn table `packing`, the tensors, `names`, `entries`
-function Set:collate(list, device)
+function Set:collate(list, device, windows)
   local cache, columns, lengths, names, entries = {}, {}, {}, {}, {}
   for _, name in ipairs(FIELDS) do columns[name] = {} end
   for k, i in ipairs(list) do
     check(self, i)
-    cache[i] = cache[i] or rows(self, i)
-    for _, name in ipairs(FIELDS) do columns[name][k] = cache[i][name] end
-    lengths[k], names[k], entries[k] = self:length(i), self[i].name, i
+    local window = windows and windows[k]
+    local item = window and rows(self, i, window[1], window[2]) or cache[i] or rows(self, i)
+    if not window then cache[i] = item end
+    for _, name in ipairs(FIELDS) do columns[name][k] = item[name] end
+    lengths[k], names[k], entries[k] = window and window[2] or self:length(i), self[i].name, i
   end
   local batch = { packing = mf.packing(lengths), names = names, entries = entries }
   for _, name in ipairs(FIELDS) do

@@ -45,6 +45,7 @@ M.defaults = {
   self_condition = 0.5,       -- probability, once a step
   separate_rotation = true,   -- protein: axis and angle terms instead of one
   rotation_scaling = OPTIONAL,-- protein: a constant instead of 1 / max(t, 0.01)
+  time_floor = OPTIONAL,      -- protein: losses count as at this t below it, so that no example outweighs a batch
   loss_atoms = 0,             -- RNA: 0, 3 or 7 atoms beside the frame's own
   gate = OPTIONAL,            -- where the auxiliary terms begin
   weights = OPTIONAL,         -- term -> weight, over those of the profile
@@ -238,7 +239,7 @@ function Flow:terms(prediction, noisy)
   return terms[self.kind]({
     profile = self.profile, compat = self.compat, stochastic = self.stochastic, gate = self.gate,
     packing = noisy.packing, weights = segments.weights(noisy.loss_mask, noisy.packing, device),
-    rotation_scaling = self.rotation_scaling, separate_rotation = self.separate_rotation, loss_atoms = self.loss_atoms,
+    rotation_scaling = self.rotation_scaling, time_floor = self.time_floor, separate_rotation = self.separate_rotation, loss_atoms = self.loss_atoms,
   }, prediction, noisy)
 end
 

@@ -11,6 +11,7 @@ local M = {}
 M.purpose = {
   times = 1, translations = 2, rotations = 3, coupling = 4, self_condition = 5, shuffle = 6,
   path_translations = 7, path_rotations = 8, start_translations = 9, start_rotations = 10,
+  crop = 11,
 }
 
 -- purpose < 16, example < 2^17, step < 2^31: together below 2^52, exact in a double

@@ -59,7 +59,7 @@ local function atom_error(predicted, truth, present, packing)
 end
 
 --- Terms of the protein profile.
--- @tparam table c `profile`, `compat`, `packing`, `weights` (N), `gate`, `rotation_scaling`, `stochastic`
+-- @tparam table c `profile`, `compat`, `packing`, `weights` (N), `gate`, `rotation_scaling`, `time_floor`, `stochastic`
 -- @treturn table name -> tensor (n)
 function M.protein(c, prediction, noisy)
   local packing, target = c.packing, noisy.targets
@@ -72,10 +72,12 @@ function M.protein(c, prediction, noisy)
     field = target.noise - x_0
   end
   local predicted = (x_t - prediction.translations) / (t + 1e-10)
-  local terms = { trans = mean_square((field - predicted) * 0.1, c) }
+  local off = (field - predicted) * 0.1
+  if c.time_floor then off = off * (t / c.time_floor):clamp(nil, 1) end
+  local terms = { trans = mean_square(off, c) }
 
   local scale = c.rotation_scaling
-  if not scale then scale = t:clamp(1e-4, 1 - 1e-4):clamp(0.01, nil):reciprocal() end
+  if not scale then scale = t:clamp(1e-4, 1 - 1e-4):clamp(c.time_floor or 0.01, nil):reciprocal() end
   local w = mf.geometry.so3_log(segments.relative(target.rotations, noisy.rotations)) * scale
   local w_hat = mf.geometry.so3_log(segments.relative(prediction.rotations, noisy.rotations)) * scale
   if c.separate_rotation then
