@@ -1,0 +1,186 @@
+/* failing_malloc.c: walks the functions whose allocations no context counts (files, structures, assignment, opening):
+ * malloc, calloc and realloc of the whole process are ours, the nth fails, and what was taken has to come back.
+ *
+ *     failing_malloc FOLDER        prints a line for each function, exits with 1 after the first that is wrong
+ *
+ * A function is called with the first allocation failing, then the second, until one call succeeds. Every failure must
+ * return MF_ENOMEM or MF_EIO (where a library of the system hides its own), leave *out NULL, and free what it took. */
+#include "../../core/moonfold.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void *__libc_malloc(size_t bytes);
+void *__libc_calloc(size_t n, size_t bytes);
+void *__libc_realloc(void *p, size_t bytes);
+void __libc_free(void *p);
+
+static long countdown;            /* 0: none fails */
+static long taken;                /* blocks alive */
+
+static int refused(void) { return countdown > 0 && --countdown == 0; }
+
+void *malloc(size_t bytes) {
+    void *p = refused() ? NULL : __libc_malloc(bytes);
+    taken += p != NULL;
+    return p;
+}
+
+void *calloc(size_t n, size_t bytes) {
+    void *p = refused() ? NULL : __libc_calloc(n, bytes);
+    taken += p != NULL;
+    return p;
+}
+
+void *realloc(void *old, size_t bytes) {
+    void *p = refused() ? NULL : __libc_realloc(old, bytes);
+    taken += p != NULL && old == NULL;
+    return p;
+}
+
+void free(void *p) {
+    taken -= p != NULL;
+    __libc_free(p);
+}
+
+static char path[4096], text_path[4096], pdb_path[4096], cif_path[4096];
+static mf_ctx *ctx;
+static mf_tensor *w;
+static mf_structure *built;
+
+typedef struct results {          /* what a call made; all NULL after a failure */
+    mf_archive *archive;
+    mf_structure *structure;
+    mf_ctx *ctx;
+    char *text;
+} results;
+
+static mf_status ctx_open(results *r) { return mf_ctx_open(&r->ctx); }
+
+static mf_status memory_report(results *r) {
+    char text[512];
+    (void)r;
+    if (mf_memory_report(ctx, text, sizeof text) > 0) return MF_OK;
+    return countdown == 0 && text[0] == 0 ? MF_ENOMEM : MF_EVALUE;
+}
+
+static mf_status assignment(results *r) {
+    double cost[9] = {1, 2, 3, 2, 4, 6, 3, 6, 9};
+    int32_t row_of[3];
+    (void)r;
+    return mf_assignment(row_of, cost, 3);
+}
+
+static mf_status archive_write(results *r) {
+    const char *names[2] = {"weight", "bias"}, *key[1] = {"format"}, *value[1] = {"one"};
+    const mf_tensor *tensors[2] = {w, w};
+    (void)r;
+    return mf_archive_write(path, names, tensors, 2, key, value, 1);
+}
+
+static mf_status archive_open(results *r) { return mf_archive_open(&r->archive, path); }
+
+static mf_status file_replace(results *r) {
+    (void)r;
+    return mf_file_replace(text_path, "some text\n", 10);
+}
+
+static mf_status file_read(results *r) {
+    int64_t bytes;
+    return mf_file_read(&r->text, &bytes, text_path, 0);
+}
+
+/* Enough residues, chains and names for every table to grow. */
+static mf_status build(results *r) {
+    mf_status status = mf_structure_create(&r->structure, "1ABC", "A TITLE");
+    for (int c = 0; c < 3 && status == MF_OK; c++) {
+        const char chain[2] = {(char)('A' + c), 0};
+        status = mf_structure_add_chain(r->structure, 1, chain, MF_POLYMER_PROTEIN);
+        for (int i = 0; i < 30 && status == MF_OK; i++) {
+            status = mf_structure_add_residue(r->structure, i % 2 ? "GLY" : "ALA", i + 1);
+            for (int k = 0; k < 4 && status == MF_OK; k++)
+                status = mf_structure_add_atom(r->structure, (const char *[]){"N", "CA", "C", "O"}[k], k ? k < 3 ? "C" : "O" : "N",
+                                               (double[]){1.5 * i, 0.5 * k, c}, 0);
+        }
+    }
+    if (status != MF_OK) {        /* a structure being built is the caller's to release */
+        mf_structure_release(r->structure);
+        r->structure = NULL;
+    }
+    return status;
+}
+
+static mf_status write_pdb(results *r) { (void)r; return mf_structure_write(built, pdb_path, MF_FORMAT_PDB); }
+static mf_status write_mmcif(results *r) { (void)r; return mf_structure_write(built, cif_path, MF_FORMAT_MMCIF); }
+static mf_status read_pdb(results *r) { return mf_structure_read(&r->structure, pdb_path, MF_FORMAT_AUTO); }
+static mf_status read_mmcif(results *r) { return mf_structure_read(&r->structure, cif_path, MF_FORMAT_AUTO); }
+
+static mf_status parse(results *r) {
+    static const char text[] = "ATOM      1  CA  GLY A   1       1.000   2.000   3.000  1.00  0.00           C\nEND\n";
+    return mf_structure_parse(&r->structure, text, sizeof text - 1, MF_FORMAT_AUTO, "text");
+}
+
+static void give_back(results *r) {
+    mf_archive_close(r->archive);
+    mf_structure_release(r->structure);
+    mf_ctx_release(r->ctx);
+    mf_file_free(r->text);
+}
+
+static int walk(const char *name, mf_status (*call)(results *)) {
+    results warm = {NULL};        /* what the system keeps from its first call (stdio, locales) is not ours */
+    if (call(&warm) != MF_OK) {
+        printf("%s: fails with nothing in its way: %s\n", name, mf_error_text());
+        return 1;
+    }
+    give_back(&warm);
+    for (long n = 1; n < 100000; n++) {
+        results r = {NULL};
+        const long before = taken;
+        countdown = n;
+        const mf_status status = call(&r);
+        const int reached = countdown == 0;
+        countdown = 0;
+        if (status == MF_OK) {
+            give_back(&r);
+            if (taken != before) {
+                printf("%s: %ld blocks lost by a call that succeeded\n", name, taken - before);
+                return 1;
+            }
+            if (reached) continue;          /* it did without: a cache, or a library of the system */
+            printf("%s: %ld allocations\n", name, n - 1);
+            return 0;
+        }
+        if (status != MF_ENOMEM && status != MF_EIO) {
+            printf("%s: allocation %ld: %s: %s\n", name, n, mf_status_name(status), mf_error_text());
+            return 1;
+        }
+        if (r.archive || r.structure || r.ctx || r.text || taken != before) {
+            printf("%s: allocation %ld failed and left %ld blocks or a result\n", name, n, taken - before);
+            return 1;
+        }
+    }
+    printf("%s: does not end\n", name);
+    return 1;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) return 2;
+    snprintf(path, sizeof path, "%s/a.safetensors", argv[1]);
+    snprintf(text_path, sizeof text_path, "%s/a.txt", argv[1]);
+    snprintf(pdb_path, sizeof pdb_path, "%s/a.pdb", argv[1]);
+    snprintf(cif_path, sizeof cif_path, "%s/a.cif", argv[1]);
+    results r = {NULL};
+    if (mf_ctx_open(&ctx) != MF_OK || build(&r) != MF_OK) return 2;
+    if (mf_tensor_full(&w, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){2, 3}, 1) != MF_OK) return 2;
+    built = r.structure;
+    int bad = walk("mf_ctx_open", ctx_open) | walk("mf_memory_report", memory_report) | walk("mf_assignment", assignment) |
+              walk("mf_archive_write", archive_write) | walk("mf_archive_open", archive_open) | walk("mf_file_replace", file_replace) |
+              walk("mf_file_read", file_read) | walk("mf_structure_create and add", build) |
+              walk("mf_structure_write pdb", write_pdb) | walk("mf_structure_write mmcif", write_mmcif) |
+              walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse);
+    mf_structure_release(built);
+    mf_tensor_release(w);
+    mf_ctx_release(ctx);
+    return bad;
+}

@@ -1,0 +1,466 @@
+-- Every public function that can allocate, with its first allocation failing, then its second, and so on until it has
+-- none left: each failure says MF_ENOMEM, leaves results NULL, arguments as they were and live bytes where they were.
+-- A prototype of the header without a case here must have a reason.
+local ffi = require "ffi"
+local mf = require "moonfold"
+local F = require "moonfold.ffi"
+local naive = require "spec.support.naive"
+local support = require "spec.support"
+local C, ctx = F.C, F.ctx
+
+local MOST = 400        -- allocations of one call; more means that the walk does not end
+local tensors_box = ffi.typeof "mf_tensor *[?]"
+local borrowed_box = ffi.typeof "const mf_tensor *[?]"
+
+-- Cases: name -> list of functions that make the arguments after the results.
+local cases = {}
+local function case(names, make)
+  for name in names:gmatch "%S+" do
+    cases[name] = cases[name] or {}
+    table.insert(cases[name], make)
+  end
+end
+
+local rng = mf.rng(77)
+local function x(...) return mf.randn({ ... }, { dtype = "float64", rng = rng }) end
+local function leaf(...) return x(...):require_grad() end
+local function single(...) return x(...):float() end
+local function positive(...) return (x(...):abs() + 0.5):require_grad() end
+local function inside(...) return (x(...):tanh() * 0.8):require_grad() end
+local function whole(list) return mf.tensor(list, { dtype = "int32" }) end
+local function bool(...) return x(...):gt(0) end
+local function packing() return mf.packing { 3, 1, 2 } end
+local function rotations(n) return mf.geometry.so3_exp(x(n, 3)):require_grad() end
+local function axes(...) return ffi.new("int[?]", select("#", ...), ...) end
+local function sizes(...) return ffi.new("int64_t[?]", select("#", ...), ...) end
+local function shape(...) return select("#", ...), sizes(...) end
+local function generator() return ffi.new("mf_rng[1]", { { seed = 5 } }) end
+
+case("mf_tensor_empty", function() return ctx, 0, 0, shape(3, 2) end)
+case("mf_tensor_full", function() return ctx, 0, 1, 2, sizes(3, 2), 1.5 end)
+case("mf_tensor_from", function() return ctx, 0, 1, 1, sizes(2), ffi.new("double[2]") end)
+case("mf_tensor_read", function() return ffi.new("double[6]"), 48, x(3, 2) end)
+case("mf_tensor_write", function() return x(3, 2), ffi.new("double[6]"), 48 end)
+case("mf_tensor_item", function() return ffi.new("double[1]"), single(1, 1) end)
+case("mf_tensor_fill", function() return x(3, 2), 2 end)
+case("mf_tensor_copy", function() return x(3, 2), single(2) end)
+case("mf_tensor_copy", function()
+  local t = x(3, 3)
+  return t, t:t()
+end)
+case("mf_tensor_axpy", function()
+  local t = x(3, 3)
+  return t, 2, t:t()
+end)
+case("mf_tensor_scale", function() return x(3, 2), 2 end)
+case("mf_tensor_set_grad", function() return leaf(3, 2), x(3, 2) end)
+case("mf_detach", function() return leaf(3, 2) end)
+
+case("mf_packing_create", function() return ctx, sizes(3, 0, 2), 3 end)
+for what = 0, 5 do case("mf_packing_tensor", function() return packing(), 0, what end) end
+
+case("mf_add mf_sub mf_mul mf_maximum mf_minimum", function() return leaf(3, 1, 2), leaf(4, 1) end)
+case("mf_div mf_pow mf_atan2", function() return positive(3, 2), positive(2) end)
+case("mf_equal mf_less mf_less_equal", function() return x(3, 2), x(2) end)
+case("mf_logical_and mf_logical_or", function() return bool(3, 2), bool(2) end)
+case("mf_logical_not", function() return bool(3, 2) end)
+case("mf_where", function() return bool(3, 1), leaf(3, 2), leaf(2) end)
+case("mf_affine", function() return leaf(3, 2), 2, 1 end)
+case("mf_pow_scalar", function() return positive(3, 2), 1.5 end)
+case("mf_clamp", function() return leaf(3, 2), -1, 1 end)
+case("mf_neg mf_abs mf_sign mf_floor mf_exp mf_square mf_sin mf_cos mf_tanh mf_sigmoid mf_relu mf_gelu mf_silu mf_softplus",
+  function() return leaf(3, 2) end)
+case("mf_log mf_sqrt mf_rsqrt mf_reciprocal", function() return positive(3, 2) end)
+case("mf_acos", function() return inside(3, 2) end)
+case("mf_round_to", function() return leaf(3, 2), C.MF_FP16 end)
+case("mf_dropout", function() return leaf(3, 2), 0.5, generator() end)
+case("mf_dropout", function() return leaf(3, 2), 0, nil end)
+case("mf_cast", function() return leaf(3, 2), C.MF_FLOAT32 end)
+case("mf_to_device", function() return leaf(3, 2), C.MF_NULL end)
+
+for _, list in ipairs { { 0, 2 }, { 1 }, { 0, 1, 2 } } do
+  case("mf_sum mf_mean", function() return leaf(3, 4, 2), axes(unpack(list)), #list, 0 end)
+end
+case("mf_mean", function() return x(3, 4):to "bfloat16":require_grad(), nil, 0, 1 end)
+case("mf_sum", function() return x(3, 4):to "float16", nil, 0, 1 end)
+case("mf_sum", function() return mf.randn(9, 40000, { dtype = "float16" }), axes(0), 1, 0 end)
+case("mf_max mf_min mf_logsumexp", function() return leaf(3, 4), 0, 1 end)
+case("mf_argmax mf_argmin", function() return x(3, 4), 1, 0 end)
+case("mf_cumsum", function() return leaf(3, 4), 0 end)
+case("mf_sort", function() return leaf(3, 4), 0, 1 end)
+case("mf_topk", function() return leaf(3, 4), 2, 1, 1 end)
+case("mf_segment_sum", function() return leaf(6, 2), packing() end)
+case("mf_segment_expand", function() return leaf(3, 2), packing() end)
+
+case("mf_matmul", function() return leaf(3, 2, 4), leaf(4, 5) end)
+case("mf_matmul", function() return leaf(2, 1, 2, 4), leaf(3, 4, 5) end)
+case("mf_linear", function() return leaf(2, 3, 4), leaf(5, 4), leaf(5) end)
+case("mf_softmax mf_log_softmax", function() return leaf(3, 4, 2), 1 end)
+case("mf_layer_norm", function() return leaf(3, 4), leaf(4), leaf(4), 1e-5 end)
+
+case("mf_reshape", function() return leaf(3, 4), shape(2, -1) end)
+case("mf_permute", function() return leaf(3, 4), axes(1, 0) end)
+case("mf_narrow", function() return leaf(3, 4), 1, 1, 2 end)
+case("mf_select", function() return leaf(3, 4), 1, 2 end)
+case("mf_expand", function() return leaf(3, 1), shape(2, 3, 4) end)
+case("mf_contiguous", function() return leaf(4, 3) end)
+case("mf_index_select", function() return leaf(3, 2), 0, whole { 2, 0, 2 } end)
+case("mf_index_add", function() return leaf(3, 2), 0, whole { 2, 0, 2, 1 }, leaf(4, 2) end)
+case("mf_gather", function() return leaf(3, 2), 0, whole { { 2, 0 }, { 1, 1 } } end)
+case("mf_scatter_add", function() return leaf(3, 2), 0, whole { { 2, 0 }, { 1, 1 } }, leaf(2, 2) end)
+
+case("mf_frames_from_points", function() return leaf(4, 3), leaf(4, 3), leaf(4, 3) end)
+case("mf_frames_apply mf_frames_invert_apply", function() return rotations(4), leaf(4, 3), leaf(4, 5, 3) end)
+case("mf_quat_to_rot", function() return leaf(4, 4) end)
+case("mf_rot_to_quat mf_so3_log", function() return rotations(4) end)
+case("mf_quat_multiply", function() return leaf(4, 4), leaf(4, 4) end)
+case("mf_so3_exp", function() return leaf(4, 3) end)
+case("mf_frames_update", function() return leaf(4, 4), leaf(4, 3), leaf(4, 6), nil end)
+case("mf_frames_gauge", function() return rotations(6), leaf(6, 3), bool(6), packing() end)
+case("mf_dihedral", function() return leaf(4, 4, 3) end)
+case("mf_kabsch", function() return x(6, 3), x(6, 3), x(6):abs(), packing() end)
+case("mf_neighbours", function() return x(6, 3), bool(6), 1, packing() end)
+case("mf_neighbours", function() return x(600, 3), nil, 7, mf.packing { 600 } end)
+case("mf_distogram", function() return x(6, 3):abs(), 0.1, 2, 5 end)
+case("mf_index_embedding", function() return whole { { 1, 2 }, { 3, 4 } }, 8, 100 end)
+case("mf_pair_distance_loss", function() return leaf(6, 2, 3), x(6, 2, 3), bool(6, 2), 1.5, packing() end)
+case("mf_pair_distance_loss", function() return leaf(6, 2, 3), x(6, 2, 3), nil, 0, packing() end)
+
+for _, precision in ipairs { "MF_EXACT", "MF_FP16" } do
+  case("mf_attention", function()
+    return leaf(6, 2, 3), leaf(6, 2, 3), leaf(6, 2, 4), leaf(6, 2), packing(), C[precision]
+  end)
+end
+case("mf_pair_attention", function()
+  return leaf(6, 2, 3), leaf(6, 2, 3), leaf(6, 2, 4), leaf(6, 2), leaf(14, 2), leaf(14, 3), packing()
+end)
+case("mf_pair_attention", function() return leaf(6, 2, 3), leaf(6, 2, 3), leaf(6, 2, 4), nil, nil, nil, packing() end)
+
+case("mf_random_uniform", function() return x(4, 3), generator(), 0, 1 end)
+case("mf_random_normal", function() return x(4, 3), generator(), 0, 1 end)
+case("mf_random_truncated", function() return x(4, 3), generator(), 1 end)
+case("mf_random_rotations", function() return x(4, 3, 3), generator() end)
+case("mf_random_igso3", function() return x(4, 3), generator(), x(4):abs() end)
+case("mf_random_permutation", function() return mf.arange(9), generator() end)
+
+local function adam()
+  return ffi.new("mf_adam_params[1]", { {
+    lr = 1e-3, beta1 = 0.9, beta2 = 0.99, epsilon = 1e-8, scale = 1, step = 1, decoupled = 1,
+  } })
+end
+case("mf_adam_step", function() return leaf(4, 3), x(4, 3), x(4, 3):abs(), x(3, 4):t(), adam() end)
+case("mf_sgd_step", function() return leaf(4, 3), x(4, 3), x(3, 4):t(), 0.1, 0.9, 0 end)
+case("mf_ema_step", function() return x(4, 3), x(4, 3), 0.9 end)
+case("mf_grad_norm", function()
+  local list = { x(4, 3), x(3, 4):t() }
+  return ffi.new("double[1]"), tensors_box(2, list), 2, list
+end)
+
+-- Why a prototype has no case. Where the context does not count allocations a program of C fails malloc itself.
+local reasons = {}
+local function because(reason, names)
+  for name in names:gmatch "%S+" do reasons[name] = reason end
+end
+because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf_dtype_bytes mf_clock mf_is_terminal
+  mf_ctx_thread_count mf_grad_enabled mf_memory_get mf_memory_pressure mf_ctx_rng mf_tensor_dropped mf_tensor_id
+  mf_tensor_ctx mf_tensor_device mf_tensor_dtype mf_tensor_ndim mf_tensor_size mf_tensor_stride mf_tensor_count
+  mf_tensor_bytes mf_tensor_version mf_tensor_contiguous mf_tensor_requires_grad mf_walk_cotangent mf_op_count mf_op_name
+  mf_op_differentiable mf_op_keeps mf_packing_count mf_packing_total mf_packing_pairs mf_packing_longest mf_packing_offset
+  mf_archive_count mf_archive_name mf_archive_info mf_archive_metadata_count mf_archive_metadata_key
+  mf_archive_metadata_value mf_structure_count mf_structure_text mf_structure_resolution mf_structure_chain
+  mf_structure_residue mf_structure_atom]])
+because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_grad_enable mf_memory_collected mf_memory_fail_at
+  mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number]])
+because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit")
+because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close mf_file_free
+  mf_structure_release]])
+because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
+  mf_archive_tensor mf_archive_rows mf_structure_atoms]])
+because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_archive_open mf_archive_write mf_file_read
+  mf_file_replace mf_structure_read mf_structure_parse mf_structure_create mf_structure_add_chain
+  mf_structure_add_residue mf_structure_add_atom mf_structure_write]])
+
+-- name -> { outs = kinds of the leading pointers to pointers }
+local function prototypes()
+  local file = assert(io.open(assert(F.header), "rb"))
+  local text = file:read "*a":gsub("/%*.-%*/", ""):gsub("#[^\n]*", "")
+  file:close()
+  local found = {}
+  for name, parameters in text:gmatch "(mf_[%w_]+)%(([^;{}]*)%)%s*;" do
+    local outs = {}
+    for parameter in parameters:gmatch "[^,]+" do
+      local kind = parameter:match "^%s*(mf_%a+) %*%*"
+      if not kind then break end
+      outs[#outs + 1] = kind
+    end
+    found[name] = outs
+  end
+  return found
+end
+
+-- The same values with gaps, where a tensor has axes enough.
+local function strided(t)
+  if not mf.is_tensor(t) or t:ndim() < 2 or not t:is_contiguous() then return t end
+  local wanted = t:requires_grad()
+  local y = naive.strided(t:detach())
+  return wanted and y:require_grad() or y
+end
+
+local function bytes_of(arguments, n)
+  local all = {}
+  for i = 1, n do
+    local t = arguments[i]
+    all[i] = mf.is_tensor(t) and t:bytes() or ffi.istype("mf_rng[1]", t) and tonumber(t[0].counter) or false
+  end
+  return all
+end
+
+local release = { mf_tensor = C.mf_tensor_release, mf_packing = C.mf_packing_release }
+
+-- Calls f with the nth allocation failing for n = 1, 2, ... until it returns MF_OK; returns that n. f may return the
+-- error text with its status, where it calls on after the failure.
+local function walk(f, check)
+  collectgarbage()
+  collectgarbage "stop"  -- what it frees would be counted
+  for n = 1, MOST do
+    local before = mf.memory()
+    C.mf_memory_fail_at(ctx, n)
+    local status, text = f()
+    C.mf_memory_fail_at(ctx, 0)
+    text = text or ffi.string(C.mf_error_text())
+    if status == C.MF_OK then
+      collectgarbage "restart"
+      return n
+    end
+    if status ~= C.MF_ENOMEM then
+      error(("allocation %d: status %d: %s"):format(n, status, text), 2)
+    end
+    assert.is_truthy(text:find("out of memory", 1, true), text)
+    if check then check(n) end
+    local after = mf.memory()
+    assert.equal(before.live, after.live, "live bytes after failing allocation " .. n)
+    assert.equal(before.storages, after.storages)
+  end
+  error(("still failing after %d allocations"):format(MOST))
+end
+
+-- Roots of one call, walked back with failures. The graph is retained, so a pass that failed can be taken again.
+local function walk_back(outs, kinds, leaves, gaps)
+  local steps = 0
+  for i = 1, #kinds do
+    local root = outs[i][0]
+    if kinds[i] == "mf_tensor" and C.mf_tensor_requires_grad(root) ~= 0 and C.mf_tensor_device(root) == 0 then
+      local dims = {}
+      for axis = 1, C.mf_tensor_ndim(root) do dims[axis] = tonumber(C.mf_tensor_size(root, axis - 1)) end
+      local cotangent = mf.ones(dims, { dtype = ffi.string(C.mf_dtype_name(C.mf_tensor_dtype(root))) })
+      if gaps then cotangent = strided(cotangent) end
+      local box, id = ffi.new "mf_walk *[1]", ffi.new "int64_t[1]"
+      local function pass(retain)
+        box[0] = nil
+        local status = C.mf_walk_begin(box, root, cotangent, retain)
+        local text
+        if status == C.MF_OK then
+          status = C.mf_walk_step(box[0], id)
+          text = ffi.string(C.mf_error_text())
+          if status ~= C.MF_OK then assert.equal(C.MF_ESTATE, C.mf_walk_step(box[0], id)) end
+        end
+        C.mf_walk_end(box[0])
+        if status ~= C.MF_OK then
+          for _, t in ipairs(leaves) do t:zero_grad() end
+        end
+        return status, text
+      end
+      steps = steps + walk(function() return pass(1) end)
+      for _, t in ipairs(leaves) do t:zero_grad() end
+      if i == #kinds or kinds[i + 1] ~= "mf_tensor" then assert.equal(C.MF_OK, pass(0)) end
+      for _, t in ipairs(leaves) do t:zero_grad() end
+    end
+  end
+  return steps
+end
+
+local function pack(...) return { ... }, select("#", ...) end
+
+local function run(name, kinds, make, gaps)
+  local arguments, n = pack(make())
+  if gaps then
+    for i = 1, n do arguments[i] = strided(arguments[i]) end
+  end
+  local leaves = {}
+  for i = 1, n do
+    if mf.is_tensor(arguments[i]) and arguments[i]:requires_grad() then leaves[#leaves + 1] = arguments[i] end
+  end
+  if name == "mf_grad_norm" then n = 3 end
+  local boxes, all = {}, {}
+  for i, kind in ipairs(kinds) do
+    boxes[i] = ffi.new(kind .. " *[1]")
+    all[i] = boxes[i]
+  end
+  for i = 1, n do all[#kinds + i] = arguments[i] end
+  local before = bytes_of(arguments, n)
+  local count = walk(function()
+    for i, kind in ipairs(kinds) do boxes[i][0] = ffi.cast(kind .. " *", 8) end
+    return C[name](unpack(all, 1, #kinds + n))
+  end, function()
+    for i = 1, #kinds do assert.is_true(boxes[i][0] == nil, "result " .. i .. " after a failure") end
+    assert.same(before, bytes_of(arguments, n))
+  end)
+  walk_back(boxes, kinds, leaves, gaps)
+  for i, kind in ipairs(kinds) do release[kind](boxes[i][0]) end
+  return count
+end
+
+-- Written where they are, gaps or not.
+local never = { mf_tensor_fill = true, mf_tensor_scale = true, mf_ema_step = true, mf_random_permutation = true }
+
+describe("failing allocations one by one,", function()
+  teardown(function()
+    cases = nil
+    jit.flush()
+  end)
+  after_each(function()
+    C.mf_memory_fail_at(ctx, 0)
+    collectgarbage "restart"
+  end)
+
+  for name, outs in pairs(prototypes()) do
+    if cases[name] then
+      it(name .. " gives back what it took", function()
+        support.no_leaks(function()
+          local most = 1
+          for _, make in ipairs(cases[name]) do
+            most = math.max(most, run(name, outs, make, false))
+            -- Parameters have no gaps.
+            if name ~= "mf_adam_step" and name ~= "mf_sgd_step" then most = math.max(most, run(name, outs, make, true)) end
+          end
+          assert.is_true(most > 1 or never[name] ~= nil, "no allocation was failed")
+        end)
+      end)
+    else
+      it(name .. " has a reason to have no case", function() assert.is_truthy(reasons[name]) end)
+    end
+  end
+
+  it("reasons and cases are about functions of the header", function()
+    local known, count = prototypes(), 0
+    for name in pairs(reasons) do assert.is_truthy(known[name], name) end
+    for name in pairs(cases) do assert.is_truthy(known[name], name) end
+    for _ in pairs(known) do count = count + 1 end
+    assert.is_true(count > 150, count .. " prototypes")
+  end)
+
+  it("mf_cat and mf_split give back what they took #grad", function()
+    support.no_leaks(function()
+      local a, b = leaf(3, 2), leaf(3, 4)
+      local list, out = borrowed_box(2, { a, b }), { tensors_box(1) }
+      walk(function() return C.mf_cat(out[1], list, 2, 1) end, function() assert.is_true(out[1][0] == nil) end)
+      walk_back(out, { "mf_tensor" }, { a, b }, true)
+      C.mf_tensor_release(out[1][0])
+      local pieces, whole_one = tensors_box(3), leaf(3, 6)
+      walk(function() return C.mf_split(pieces, whole_one, 1, sizes(1, 0, 5), 3) end, function()
+        for i = 0, 2 do assert.is_true(pieces[i] == nil) end
+      end)
+      walk_back({ pieces }, { "mf_tensor" }, { whole_one }, true)
+      for i = 0, 2 do C.mf_tensor_release(pieces[i]) end
+    end)
+  end)
+
+  it("a long chain with shared leaves can be walked back again after every failure #grad", function()
+    support.no_leaks(function()
+      local a, b = leaf(4, 3), leaf(3)
+      local y = a
+      for _ = 1, 5 do y = (y * b + a):tanh() + y:matmul(a:t()):matmul(a) end
+      y:sum():backward(nil, { retain = true })
+      local want_a, want_b = a:grad():bytes(), b:grad():bytes()
+      a:zero_grad()
+      b:zero_grad()
+      local root = y:sum()
+      local box = ffi.new "mf_tensor *[1]"
+      box[0] = root
+      local n = walk_back({ box }, { "mf_tensor" }, { a, b }, false)
+      assert.is_true(n > 50)
+      y = a
+      for _ = 1, 5 do y = (y * b + a):tanh() + y:matmul(a:t()):matmul(a) end
+      y:sum():backward()
+      assert.equal(want_a, a:grad():bytes())
+      assert.equal(want_b, b:grad():bytes())
+    end)
+  end)
+
+  it("the host's functions give back what they took #grad", function()
+    support.no_leaks(function()
+      local a = leaf(3, 2)
+      local y = mf.no_grad(function() return a * 2 end)
+      local inputs, outputs, id = borrowed_box(1, { a }), tensors_box(1, { y }), ffi.new "int64_t[1]"
+      walk(function() return C.mf_function_record(ctx, id, inputs, 1, outputs, 1) end,
+        function() assert.is_false(y:requires_grad()) end)
+      assert.is_true(y:requires_grad())
+      local root = y:sum()
+      local function pass()
+        local box, function_box = ffi.new "mf_walk *[1]", ffi.new "int64_t[1]"
+        local status = C.mf_walk_begin(box, root, nil, 1)
+        if status == C.MF_OK then status = C.mf_walk_step(box[0], function_box) end
+        if status == C.MF_OK then
+          assert.equal(tonumber(id[0]), tonumber(function_box[0]))
+          local cotangent = C.mf_walk_cotangent(box[0], 0)
+          status = C.mf_walk_give(box[0], 0, cotangent)
+          if status == C.MF_OK then status = C.mf_walk_step(box[0], function_box) end
+        end
+        C.mf_walk_end(box[0])
+        if status ~= C.MF_OK then a:zero_grad() end
+        return status
+      end
+      assert.is_true(walk(pass) > 5)
+      assert.same({ 1, 1, 1, 1, 1, 1 }, a:grad():values())
+    end)
+    while tonumber(C.mf_function_dropped(ctx)) ~= 0 do end
+  end)
+
+  it("files, structures and the rest give back what malloc gave", function()
+    if os.getenv "ASAN_OPTIONS" then return pending "the sanitizer's malloc cannot be replaced" end
+    local folder = os.tmpname()
+    os.remove(folder)
+    local library = F.library:match "^/" and F.library or "./" .. F.library
+    local where = library:match "^(.*)/"
+    local command = ("mkdir %s && %s -std=c11 -o %s/walk spec/core/failing_malloc.c %s -Wl,-rpath,\"$(cd %s && pwd)\" && "
+      .. "OMP_NUM_THREADS=1 %s/walk %s 2>&1"):format(folder, os.getenv "CC" or "cc", folder, library, where, folder, folder)
+    local pipe = io.popen(command .. "; echo status $?; rm -r " .. folder)
+    local text = pipe:read "*a"
+    pipe:close()
+    assert.is_truthy(text:find "status 0\n$", text)
+    for name in pairs(reasons) do
+      if reasons[name]:find("failing_malloc", 1, true) and not name:find("_add_", 1, true) then
+        assert.is_truthy(text:find(name, 1, true), name .. " is missing in\n" .. text)
+      end
+    end
+  end)
+
+  it("tensors out of files give back what they took", function()
+    local path = os.tmpname()
+    mf.save(path, { w = single(4, 3) })
+    local archive = ffi.new "mf_archive *[1]"
+    assert.equal(C.MF_OK, C.mf_archive_open(archive, path))
+    local out, mask = tensors_box(1), tensors_box(1)
+    support.no_leaks(function()
+      walk(function() return C.mf_archive_tensor(out, archive[0], ctx, 0) end, function() assert.is_true(out[0] == nil) end)
+      C.mf_tensor_release(out[0])
+      walk(function() return C.mf_archive_rows(out, archive[0], ctx, 0, 1, 2) end, function() assert.is_true(out[0] == nil) end)
+      C.mf_tensor_release(out[0])
+    end)
+    C.mf_archive_close(archive[0])
+    os.remove(path)
+    local structure = ffi.new "mf_structure *[1]"
+    assert.equal(C.MF_OK, C.mf_structure_create(structure, "x", "y"))
+    assert.equal(C.MF_OK, C.mf_structure_add_chain(structure[0], 1, "A", C.MF_POLYMER_PROTEIN))
+    assert.equal(C.MF_OK, C.mf_structure_add_residue(structure[0], "GLY", 1))
+    assert.equal(C.MF_OK, C.mf_structure_add_atom(structure[0], "CA", "C", ffi.new("double[3]", 1, 2, 3), 0))
+    local names = ffi.new("const char *[2]", { "CA", "N" })
+    support.no_leaks(function()
+      walk(function() return C.mf_structure_atoms(out, mask, structure[0], ctx, 0, names, 2) end,
+        function() assert.is_true(out[0] == nil and mask[0] == nil) end)
+      C.mf_tensor_release(out[0])
+      C.mf_tensor_release(mask[0])
+    end)
+    C.mf_structure_release(structure[0])
+  end)
+end)
