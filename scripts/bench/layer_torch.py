@@ -34,8 +34,8 @@ class Layer(torch.nn.Module):
         L = s.shape[0]
         q = self.q(s).view(L, H, C)
         k, v = self.kv(s).view(L, H, 2 * C).split(C, -1)
-        qp = self.points(self.qp(s), H * P, R, t).view(L, H, 3 * P)
-        kvp = self.points(self.kvp(s), H * (P + PV), R, t).view(L, H, P + PV, 3)
+        qp = self.points(self.qp(s), H * P, R, t).reshape(L, H, 3 * P)
+        kvp = self.points(self.kvp(s), H * (P + PV), R, t).reshape(L, H, P + PV, 3)
         kp, vp = kvp.split([P, PV], 2)
         gamma = F.softplus(self.head)[:, None] * (1 / (3 * P * 4.5)) ** 0.5
         bias = -0.5 * gamma[:, 0] * kp.pow(2).sum((2, 3))
