@@ -7,7 +7,6 @@
 -- The recipe is the protein one with three changes that suit minutes instead of days: the terms of atoms count at
 -- every t (gate), the rotation's error is one vector, and no example weighs more than one at t = 0.1 (time_floor).
 local mf = require "moonfold"
-local columns = require "moonfold.columns"
 local command = require "moonfold.command"
 local files = require "moonfold.files"
 local journal = require "moonfold.journal"
@@ -125,7 +124,7 @@ local untrained, loss_before = measure.set(draw(false)), held_out_loss()
 
 heading "training"
 local average = mf.optim.ema(model:parameters(), 0.99)
-local first, last, losses = nil, nil, {}
+local losses = {}
 local run = trainer {
   folder = o.out, model = model, flow = flow, average = average, steps = o.steps, minutes = o.minutes,
   warmup = 50, decay = "cosine", checkpoint_every = 1000, metadata = weights.metadata(about),
@@ -141,7 +140,7 @@ if outcome ~= "done" and outcome ~= "time" then
   os.exit(130, true)
 end
 local part = math.max(1, math.floor(#losses / 20))
-first, last = measure.mean(losses, 1, part), measure.mean(losses, #losses - part + 1, #losses)
+local first, last = measure.mean(losses, 1, part), measure.mean(losses, #losses - part + 1, #losses)
 
 -- 4. Samples --------------------------------------------------------------------------------------------------------
 

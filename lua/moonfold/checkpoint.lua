@@ -27,12 +27,14 @@ local function divide(value, path, tensors)
     return nil
   end
   if type(value) ~= "table" then return value end
-  local rest = #value > 0 and json.array {} or {}
+  local kept, rest = 0, #value > 0 and json.array {} or {}
   for key, item in pairs(value) do
     local name = tostring(key)
     if name:find("/", 1, true) then fail("checkpoint: the key '%s' holds a '/'", name) end
     rest[key] = divide(item, path == "" and name or path .. "/" .. name, tensors)
+    kept = kept + (rest[key] ~= nil and 1 or 0)
   end
+  if #value > 0 and kept > 0 and kept < #value then fail("checkpoint: the list '%s' holds tensors and other values", path) end
   return rest
 end
 

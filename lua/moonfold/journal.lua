@@ -23,7 +23,7 @@ local function append(self, row)
   for i, name in ipairs(self.columns) do
     local value = row[name]
     cells[i] = value == nil and "" or number(value)
-    object[name] = value
+    if type(value) ~= "number" or value - value == 0 then object[name] = value end     -- JSON has no nan and no infinity
   end
   self.csv:write(table.concat(cells, ","), "\n")
   self.lines:write(json.encode(object), "\n")
@@ -39,7 +39,7 @@ function M.open(path, columns, keep)
   if keep then
     for line in (files.read(path .. ".jsonl") or ""):gmatch "[^\n]+" do
       local ok, row = pcall(json.decode, line)
-      if ok and row[columns[1]] <= keep then kept[#kept + 1] = row end
+      if ok and row and row[columns[1]] <= keep then kept[#kept + 1] = row end
     end
   end
   local self = setmetatable({ path = path, columns = columns }, Journal)
@@ -64,10 +64,12 @@ function Journal:close()
 end
 
 local function gnuplot(script)
-  local pipe = io.popen("gnuplot 2>/dev/null", "w")
-  if not pipe then return false end
-  pipe:write(script)
-  local ok = pipe:close()
+  local path = os.tmpname()         -- a file, not a pipe: closing a pipe does not tell what became of the program
+  local file = assert(io.open(path, "w"))
+  file:write(script)
+  file:close()
+  local ok = os.execute("gnuplot '" .. path .. "' >/dev/null 2>&1")
+  os.remove(path)
   return ok == true or ok == 0
 end
 
@@ -91,7 +93,8 @@ function M.plot(csv, picture, o)
   return gnuplot(table.concat({
     "set datafile separator comma", "set terminal " .. terminal(picture), ("set output '%s'"):format(picture),
     ("set title '%s'"):format(o.title or ""), ("set xlabel '%s'"):format(o.xlabel or o.x),
-    ("set ylabel '%s'"):format(o.ylabel or ""), o.log and o.log ~= "" and ("set logscale " .. o.log) or "", "set grid lc rgb '#dddddd'", "set key top right",
+    ("set ylabel '%s'"):format(o.ylabel or ""), o.log and o.log ~= "" and ("set logscale " .. o.log) or "",
+    "set grid lc rgb '#dddddd'", "set key top right",
     "plot " .. table.concat(parts, ", "), "",
   }, "\n"))
 end

@@ -35,7 +35,7 @@ function Progress:update(step, o)
   local elapsed = now - self.began
   local left = step > self.first and elapsed / (step - self.first) * (self.total - step) or 0
   local words = ("%d/%d"):format(step, self.total)
-  if self.unit ~= "" then words = ("%s  %s %s/s"):format(words, rate(self.amount / math.max(elapsed, 1e-9)), self.unit) end
+  if self.unit ~= "" and elapsed > 0.5 then words = ("%s  %s %s/s"):format(words, rate(self.amount / elapsed), self.unit) end
   words = ("%s  %s left  %s"):format(words, duration(left), self.text)
   if self.terminal then
     local width = 24

