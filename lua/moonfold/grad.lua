@@ -7,6 +7,7 @@ local F = require "moonfold.ffi"
 local T = require "moonfold.types"
 local fail = require "moonfold.fail"
 local check_options = require("moonfold.options").options
+local scope = require("moonfold.scope").functions.scope
 
 local C, ctx, out, again, check, adopt, is_tensor = F.C, F.ctx, F.out, F.again, F.check, F.adopt, F.is_tensor
 
@@ -251,7 +252,7 @@ local function checkpoint_backward(entry, cotangents)
       if is_tensor(arguments[i]) then gradients[i] = arguments[i]:grad() end
     end
   end
-  local ok, message = pcall(with_grad, 1, again_forward)
+  local ok, message = pcall(with_grad, 1, scope, again_forward)
   if not ok then
     rng.seed, rng.stream, rng.counter = now[1], now[2], now[3]
     error(message, 0)
@@ -259,7 +260,10 @@ local function checkpoint_backward(entry, cotangents)
   return gradients
 end
 
+local function call(fn, ...) return fn(...) end
+
 --- Calls a function without keeping what its backward needs: the backward pass calls it again.
+-- Each call is a scope (mf.scope): what fn makes and does not return is freed at its end.
 -- Random draws from the context's generator repeat. Parameters that fn captures get their gradients too.
 -- @tparam function fn
 -- @param ... its arguments
@@ -284,7 +288,7 @@ function M.checkpoint(fn, ...)
     fn = fn, arguments = kept, required = required,
     seed = rng.seed, stream = rng.stream, counter = rng.counter,
   }
-  local n_results, results = pack(with_grad(0, fn, ...))
+  local n_results, results = pack(with_grad(0, scope, call, fn, ...))
   -- What fn captures may require gradients where its arguments do not: one input that always does puts it on the tape.
   local anchor = require("moonfold.make").zeros({}, { requires_grad = true })
   return record("checkpoint", checkpoint_backward, arguments, n, results, n_results, anchor, saved)

@@ -114,6 +114,7 @@ function Optimizer:step(loss)
     for _, item in ipairs(list) do self:update(item.entry, item.gradient, item.group, scale) end
   end
   self:zero_grad()
+  for _, item in ipairs(list) do C.mf_tensor_drop(item.gradient) end  -- not when the collector comes by
   return norm
 end
 
