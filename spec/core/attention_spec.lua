@@ -79,9 +79,11 @@ describe("attention", function()
         local function fused(q, k, v, b) return mf.attention(q, k, v, b, packing) end
         local function naive(q, k, v, b) return (quadratic(q, k, v, b, packing)) end
         local exact = with_gradients(naive, inputs, cotangent)
-        -- float64: a few hundred roundings of 1e-16 of the largest intermediate; a lone residue's dq, dk are exact zeros
+        -- float64: a few hundred roundings of 1e-16 of the largest intermediate. A lone residue's dq and dk are zeros made
+        -- of dP - delta, two sums of dv products in different orders, times k or q: 2 dv^2 1e-16 |k|, 1e-10 at most
+        local bound = n == 1 and 1e-10 or 1e-13
         for i, x in ipairs(with_gradients(fused, inputs, cotangent)) do
-          assert.is_true((x - exact[i]):norm():item() <= 1e-13 * (1 + exact[i]:norm():item()))
+          assert.is_true((x - exact[i]):norm():item() <= bound * (1 + exact[i]:norm():item()))
         end
         if n > 1 then   -- alone, dS = P (dP - delta) is rounding noise on both sides
           as_good_as(with_gradients(naive, floats(inputs), floats(cotangent)), with_gradients(fused, floats(inputs),

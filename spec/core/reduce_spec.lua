@@ -48,11 +48,13 @@ describe("sum and mean", function()
   end)
 
   it("stay accurate over a million float32 numbers", function()
-    -- one accumulator would be off by about 1e-3 here; pairwise is off by a few roundings
+    -- one accumulator would be off by about 1e-3 here. Of a block of 512 each of four chains adds 128 numbers one by one, and
+    -- 11 levels of pairs follow: at most 139 roundings of 2^-24, all one way because the numbers are equal
     local x = mf.full({ 1000003 }, 0.1)
     local exact = 1000003 * 0.1000000014901161
-    assert.is_true(math.abs(x:sum():item() / exact - 1) < 2 ^ -22)
-    assert.is_true(math.abs(x:reshape(1000003, 1):expand(1000003, 3):sum(1):values()[3] / exact - 1) < 2 ^ -22)
+    local bound = 139 * 2 ^ -24
+    assert.is_true(math.abs(x:sum():item() / exact - 1) < bound)
+    assert.is_true(math.abs(x:reshape(1000003, 1):expand(1000003, 3):sum(1):values()[3] / exact - 1) < bound)
   end)
 
   it("count bools and add integers in 64 bits", function()
