@@ -159,7 +159,7 @@ end
 
 --- Batches for training; see data.batches for the options.
 -- @treturn Batches call it, or write `for step, batch in set:batches { ... } do`
--- @usage for step, batch in set:batches { residues = 20000, seed = 7, steps = 1000 } do ... end
+-- @usage for step, batch in set:batches { residues = 20000, seed = 7, steps = 1000 } do print(step, batch.packing:total()) end
 function Set:batches(o)
   return batches.new(self, o)
 end
