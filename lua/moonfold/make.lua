@@ -103,6 +103,7 @@ end
 function M.arange(n, given)
   T.integer_argument("arange", 1, n)
   if n < 0 then fail("arange: the count must not be negative, got %d", n) end
+  if n >= 2 ^ 28 then fail("arange: %.0f numbers, expected fewer than 2^28", n) end  -- what a buffer of LuaJIT holds
   local dtype, device, requires_grad = T.tensor_options("arange", given, INT32)
   local exact = T.buffer_of[dtype] ~= nil and not T.is_bool(dtype)
   local buffer = T.buffer_of[exact and dtype or FLOAT32](n)
@@ -120,6 +121,7 @@ end
 function M.eye(n, given)
   T.integer_argument("eye", 1, n)
   if n < 0 then fail("eye: the size must not be negative, got %d", n) end
+  if n >= 2 ^ 14 then fail("eye: %.0f rows, expected fewer than 2^14", n) end  -- what a buffer of LuaJIT holds
   local dtype, device, requires_grad = T.tensor_options("eye", given)
   local buffer = ffi.new("float[?]", n * n)
   for i = 0, n - 1 do buffer[i * n + i] = 1 end

@@ -76,7 +76,7 @@ function M.integer_argument(name, position, value, default, largest)
   if value == nil and default ~= nil then return default end
   if type(value) ~= "number" or value % 1 ~= 0 then bad_argument(name, position, "a whole number", value) end
   if math.abs(value) > (largest or LARGEST) then
-    fail("%s: argument %d is %.17g, beyond %.0f", name, position, value, largest or LARGEST)
+    fail("%s: argument %d is %.16g, beyond %.0f", name, position, value, largest or LARGEST)
   end
   return value
 end
@@ -96,7 +96,7 @@ end
 function M.axis(name, axis)
   if type(axis) ~= "number" or axis % 1 ~= 0 then fail("%s: an axis must be a whole number, got %s", name, kind(axis)) end
   if axis == 0 then fail("%s: axes count from 1 (or from -1 at the end), got 0", name) end
-  if math.abs(axis) > M.INT_MAX then fail("%s: there is no axis %.17g", name, axis) end
+  if math.abs(axis) > M.INT_MAX then fail("%s: there is no axis %.16g", name, axis) end
   return axis > 0 and axis - 1 or axis
 end
 
@@ -157,7 +157,7 @@ local function size_of(name, value)
   if type(value) ~= "number" or value % 1 ~= 0 then
     fail("%s: a size must be a whole number, got %s", name, type(value) == "number" and tostring(value) or kind(value))
   end
-  if math.abs(value) > LARGEST then fail("%s: a size of %.17g is beyond %.0f", name, value, LARGEST) end
+  if math.abs(value) > LARGEST then fail("%s: a size of %.16g is beyond %.0f", name, value, LARGEST) end
   return value
 end
 
@@ -223,6 +223,9 @@ function M.read(x)
     dtype = dtype_code.float32
   end
   local count = tonumber(C.mf_tensor_count(x))
+  if tonumber(C.mf_tensor_bytes(x)) >= 2 ^ 31 then
+    fail("read: %.0f elements are more than Lua takes at once; narrow first", count)
+  end
   local buffer = M.buffer_of[dtype](count)
   check(C.mf_tensor_read(buffer, C.mf_tensor_bytes(x), x))
   return buffer, count, dtype
