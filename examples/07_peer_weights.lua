@@ -32,7 +32,7 @@ for _, what in ipairs { "missing", "extra", "mismatched" } do
   print(what .. ":", table.concat(report[what], ", "))
 end
 
-print("right: ", layer:load(weights).loaded .. " tensors")
+print("right:", layer:load(weights).loaded .. " tensors")
 local s = tensors["in.node_embed"]:flatten(1, 2)
 local z = mf.stack({ tensors["in.z_factor_1"]:flatten(1, 2), tensors["in.z_factor_2"]:flatten(1, 2) }, 2)
 local out = layer(s, z)
