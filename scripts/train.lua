@@ -76,7 +76,7 @@ local run = trainer {
   metadata = weights.metadata(about),
 }
 
-local resumed = run:resume()
+local resumed = o.resume and run:resume()
 if o.resume and not resumed then
   io.stderr:write(("train: %s holds no checkpoint\n"):format(o.out))
   os.exit(2, true)

@@ -29,8 +29,10 @@ local function divide(value, path, tensors)
   if type(value) ~= "table" then return value end
   local kept, rest = 0, #value > 0 and json.array {} or {}
   for key, item in pairs(value) do
-    local name = tostring(key)
-    if name:find("/", 1, true) then fail("checkpoint: the key '%s' holds a '/'", name) end
+    local name = type(key) == "number" and "#" .. key or key
+    if key ~= name and key % 1 ~= 0 or name:find("/", 1, true) or key == name and name:sub(1, 1) == "#" then
+      fail("checkpoint: the key '%s' is neither a whole number nor a name without '/' and '#'", tostring(key))
+    end
     rest[key] = divide(item, path == "" and name or path .. "/" .. name, tensors)
     kept = kept + (rest[key] ~= nil and 1 or 0)
   end
@@ -38,15 +40,19 @@ local function divide(value, path, tensors)
   return rest
 end
 
+-- Lists are told from names by the sign before the number: "moments/#1" is moments[1], "moments/1" is moments["1"].
+local function key_of(part)
+  return tonumber(part:match "^#(%d+)$") or part
+end
+
 local function put(tree, path, tensor)
   local at = tree
   for part in path:gmatch "([^/]+)/" do
-    local key = at[part] == nil and tonumber(part) or part
+    local key = key_of(part)
     at[key] = at[key] or {}
     at = at[key]
   end
-  local last = path:match "[^/]+$"
-  at[tonumber(last) or last] = tensor
+  at[key_of(path:match "[^/]+$")] = tensor
 end
 
 --- Writes a checkpoint; a reader sees the old one or the new, never a part.

@@ -55,7 +55,8 @@ describe("a journal", function()
     write(nil, 1, 50)
     assert.is_true(journal.plot(folder .. "/loss.csv", folder .. "/loss.svg", { x = "step", y = { "loss" }, log = "y" }))
     assert.is_truthy(files.read(folder .. "/loss.svg"):find("<svg", 1, true))
-    assert.is_true(journal.histograms(folder .. "/h.png", { { name = "a", values = { 1, 2, 2, 9 } } }, { lo = 0, hi = 5, bins = 10 }))
+    local samples = { { name = "a", values = { 1, 2, 2, 9 } } }
+    assert.is_true(journal.histograms(folder .. "/h.png", samples, { lo = 0, hi = 5, bins = 10 }))
     assert.equal("\137PNG", files.read(folder .. "/h.png"):sub(1, 4))
   end)
 

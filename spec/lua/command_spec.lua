@@ -1,0 +1,86 @@
+-- Command lines: types, defaults, help, and errors that name the nearest key. A refusal ends the program, so those are
+-- read from a child process.
+local command = require "moonfold.command"
+local files = require "moonfold.files"
+local options = require "moonfold.options"
+
+local program = {
+  name = "toy", summary = "a program of this spec.",
+  { "data", "path", command.REQUIRED, "where from" },
+  { "steps", "integer", 10, "how many" },
+  { "lr", "number", 0.5, "how fast" },
+  { "dry_run", "boolean", false, "or not" },
+  { "lengths", "integers", { 1, 2 }, "of each" },
+  { "model.blocks", "integer", 4, "of the trunk" },
+  { "note", "string", options.OPTIONAL, "free" },
+}
+
+local function parse(...) return command.parse({ ... }, program) end
+
+-- Runs the same program as a child; returns what it wrote.
+local function child(words)
+  local path = os.tmpname()
+  files.replace(path, [[
+    local command, options = require "moonfold.command", require "moonfold.options"
+    local o = command.parse(arg, { name = "toy", summary = "a program of this spec.",
+      { "data", "path", command.REQUIRED, "where from" }, { "steps", "integer", 10, "how many" },
+      { "model.blocks", "integer", 4, "of the trunk" }, { "note", "string", options.OPTIONAL, "free" } })
+    print("went on", o.steps)
+  ]])
+  local pipe = io.popen(("LUA_PATH='lua/?.lua;lua/?/init.lua;;' luajit '%s' %s 2>&1; echo \"status $?\""):format(path, words))
+  local text = pipe:read "*a"
+  pipe:close()
+  os.remove(path)
+  return text
+end
+
+describe("a command line", function()
+  it("gives defaults, types and nested keys", function()
+    local o = parse("data=x.pdb", "steps=3", "lr=1e-3", "dry_run=yes", "lengths=5,6,7", "model.blocks=2", "note=a=b c")
+    assert.equal("x.pdb", o.data)
+    assert.equal(3, o.steps)
+    assert.equal(1e-3, o.lr)
+    assert.is_true(o.dry_run)
+    assert.equal("5,6,7", table.concat(o.lengths, ","))
+    assert.equal(2, o.model.blocks)
+    assert.equal("a=b c", o.note)
+    local plain = parse "data=y"
+    assert.same({ 10, 0.5, false, 4 }, { plain.steps, plain.lr, plain.dry_run, plain.model.blocks })
+    assert.is_nil(plain.note)
+  end)
+
+  it("reads saved options first, and the command line wins", function()
+    local path = os.tmpname()
+    command.save(path, parse("data=x", "steps=3", "model.blocks=7", "lengths=8,9", "dry_run=true"))
+    local o = parse("config=" .. path, "steps=5")
+    os.remove(path)
+    assert.same({ "x", 5, 7, true }, { o.data, o.steps, o.model.blocks, o.dry_run })
+    assert.equal("8,9", table.concat(o.lengths, ","))
+  end)
+
+  it("names the nearest key of an unknown one", function()
+    local text = child "data=x model.block=3"
+    assert.is_truthy(text:find("toy: command line: unknown option 'model.block', did you mean 'model.blocks'?", 1, true))
+    assert.is_truthy(text:find("status 2", 1, true))
+    assert.is_nil(text:find("went on", 1, true))
+  end)
+
+  it("says what a value should have been", function()
+    assert.is_truthy(child("data=x steps=many"):find("steps=many is not a whole number", 1, true))
+    assert.is_truthy(child("data=x steps=1.5"):find("steps=1.5 is not a whole number", 1, true))
+  end)
+
+  it("asks for what is required and for key=value", function()
+    assert.is_truthy(child("steps=1"):find("toy: data is required (where from)", 1, true))
+    assert.is_truthy(child("data=x --fast"):find("'--fast' is not key=value", 1, true))
+    assert.is_truthy(child("config=/absent/file data=x"):find("toy: config: /absent/file", 1, true))
+  end)
+
+  it("prints every option for --help and ends well", function()
+    local text = child "--help"
+    local words = { "toy: a program of this spec.", "data", "required", "model.blocks", "of the trunk", "config", "status 0" }
+    for _, word in ipairs(words) do
+      assert.is_truthy(text:find(word, 1, true), word)
+    end
+  end)
+end)
