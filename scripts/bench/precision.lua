@@ -1,6 +1,6 @@
 -- The table of the 16-bit lay-outs: how much a FlashIPA layer's output changes under a rotation and a 100 angstrom shift,
 -- and how far it is from float64, both relative, for a chain of residues 3.8 angstrom apart and as compact as a protein
--- of its length (radius of gyration 2.2 N^0.38 angstrom).
+-- of its length (radius of gyration 2.2 N^0.38 angstrom). Last, dense-pair IPA in float32 on a Gaussian cloud of unit size.
 local mf = require "moonfold"
 
 local layouts = {
@@ -76,4 +76,15 @@ return function(o, report)
         "error", relative(out, truth) }
     end
   end
+
+  local n = 128
+  local dense = mf.nn.dense_ipa { dim = 256, edge = 128 }
+  mf.no_grad(function() dense:state()["linear_out.weight"]:normal_(0, 0.02) end)
+  local cloud = { R = mf.random.rotations(n), t = mf.randn(n, 3) }
+  local nodes, pairs = mf.randn(n, 256), mf.randn(n * n, 128)
+  local function at(place)
+    return mf.no_grad(function() return dense { s = nodes, frames = place, pair = pairs, packing = mf.packing { n } } end)
+  end
+  report { "layout", "dense IPA, unit Gaussian cloud", "type", "float32",
+    "change", relative(at(moved(cloud, R, shift * 0.1)), at(cloud)), "error", "-" }
 end

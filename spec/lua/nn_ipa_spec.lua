@@ -285,6 +285,16 @@ describe("dense_ipa", function()
     help.close(dense(dense_inputs), flash(bare), 1e-6)
   end)
 
+  it("changes by less than 1e-6 when a Gaussian cloud of unit size is moved as one body", function()
+    local rng, n = mf.rng(47), 128
+    local layer = nn.dense_ipa { dim = 64, edge = 16, heads = 4, hidden = 16, init = "default", rng = rng }
+    local z, s = mf.randn(n * n, 16, { rng = rng }), mf.randn(n, 64, { rng = rng })
+    local R, t = mf.random.rotations(n, { rng = rng }), mf.randn(n, 3, { rng = rng })
+    local function run(at, to) return layer { s = s, frames = { R = at, t = to }, pair = z, packing = mf.packing { n } } end
+    local there = run(help.moved(R, t, 1, rng))
+    assert.is_true(help.relative(there, run(R, t)) < 1e-6)
+  end)
+
   it("weighs pairs by pair_scale", function()
     local rng = mf.rng(44)
     local o = { dim = 24, edge = 12, heads = 3, hidden = 8, query_points = 4, value_points = 5, init = "default", pair_scale = 1 }
