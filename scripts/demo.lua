@@ -10,6 +10,7 @@ local mf = require "moonfold"
 local command = require "moonfold.command"
 local files = require "moonfold.files"
 local journal = require "moonfold.journal"
+local json = require "moonfold.json"
 local options = require "moonfold.options"
 local progress = require "moonfold.progress"
 local trainer = require "moonfold.trainer"
@@ -23,21 +24,21 @@ local o = command.parse(arg, {
   name = "demo", summary = "prepares structures, trains a small model, samples backbones, measures them.",
   { "data", "paths", options.OPTIONAL, "files and folders; by default what Debian packages carry" },
   { "out", "path", "runs/demo", "folder of everything that is made" },
-  { "steps", "integer", 3500, "optimizer steps" },
-  { "minutes", "number", 4, "of training at most; a slow machine makes fewer steps" },
+  { "steps", "integer", 6000, "optimizer steps" },
+  { "minutes", "number", 3.5, "of training; a machine too slow for all steps makes fewer" },
   { "seed", "integer", 7, "of weights, batches and noise" },
-  { "threads", "integer", 0, "CPU threads, 0 for all cores" },
+  { "threads", "integer", 1, "CPU threads, 0 for all cores; so small a model gains nothing by more than one" },
   { "crop", "integer", 64, "residues of a training window" },
   { "residues", "integer", 300, "residue budget of a batch" },
-  { "lr", "number", 2e-3, "learning rate" },
+  { "lr", "number", 4e-3, "learning rate" },
   { "lengths", "integers", { 40, 52, 64 }, "residues of the samples" },
   { "n", "integer", 8, "samples of each length" },
   { "grid", "integer", 50, "points of the sampling time grid" },
 })
 
-local began = require("moonfold.ffi").C.mf_clock
-local start = began()
-local function heading(text) print(("\n[%5.1f s] %s"):format(began() - start, text)) end
+local clock = require("moonfold.ffi").C.mf_clock
+local start = clock()
+local function heading(text) print(("\n[%5.1f s] %s"):format(clock() - start, text)) end
 
 io.stdout:setvbuf "line"
 mf.threads(o.threads)
@@ -45,8 +46,6 @@ mf.seed(o.seed)
 files.make_folder(o.out)
 command.save(o.out .. "/options.json", o)
 print(("moonfold %s on the CPU, %d threads; everything goes to %s"):format(mf.version(), mf.threads(), o.out))
-
--- 1. Data -----------------------------------------------------------------------------------------------------------
 
 heading "structures"
 local inputs = o.data or sources.packaged(print)
@@ -74,8 +73,6 @@ local set = mf.data.open(o.out .. "/train.safetensors")
 -- every eighth chain is kept from training; what it loses tells learning from remembering
 local function held(i) return set.count >= 8 and i % 8 == 0 end
 
--- 2. Model ----------------------------------------------------------------------------------------------------------
-
 heading "model"
 local about = {
   model = {
@@ -83,7 +80,7 @@ local about = {
     rank = 2, blocks = 2, neighbours = 10, feat = 16, position = 32, time = 32, transformer_heads = 2, transformer_layers = 1,
   },
   flow = {
-    profile = "protein", separate_rotation = false, time_floor = 0.1, gate = 1, weights = { bb = 0.02, dm = 1 },
+    profile = "protein", separate_rotation = false, time_floor = 0.1, gate = 1, weights = { bb = 0.02, dm = 2 },
   },
 }
 local model, flow = weights.build(about), mf.flow.se3(about.flow)
@@ -120,19 +117,29 @@ end
 
 local untrained, loss_before = measure.set(draw(false)), held_out_loss()
 
--- 3. Training -------------------------------------------------------------------------------------------------------
-
 heading "training"
 local average = mf.optim.ema(model:parameters(), 0.99)
-local losses = {}
+local losses, asked = {}, o.steps
+
+-- The learning rate must come down within the time, so a slow machine is told early that it will make fewer steps.
+local function watch(run, row)
+  losses[#losses + 1] = row.loss
+  if row.step ~= 150 then return end
+  local fit = math.floor(150 * 60 * o.minutes / row.seconds)
+  if fit < run.steps then
+    run.steps = math.max(fit, 300)
+    print(("%.0f steps a second: %d of %d steps fit into minutes=%g"):format(150 / row.seconds, run.steps, asked, o.minutes))
+  end
+end
+
 local run = trainer {
-  folder = o.out, model = model, flow = flow, average = average, steps = o.steps, minutes = o.minutes,
+  folder = o.out, model = model, flow = flow, average = average, steps = o.steps, minutes = o.minutes + 0.25,
   warmup = 50, decay = "cosine", checkpoint_every = 1000, metadata = weights.metadata(about),
   optimizer = mf.optim.adamw(model:parameters(), { lr = o.lr, clip = 1 }),
   batches = set:batches {
     residues = o.residues, crop = o.crop, seed = o.seed, filter = function(_, i) return not held(i) end,
   },
-  on_step = function(_, row) losses[#losses + 1] = row.loss end,
+  on_step = watch,
 }
 local outcome = run:go()
 if outcome ~= "done" and outcome ~= "time" then
@@ -141,8 +148,6 @@ if outcome ~= "done" and outcome ~= "time" then
 end
 local part = math.max(1, math.floor(#losses / 20))
 local first, last = measure.mean(losses, 1, part), measure.mean(losses, #losses - part + 1, #losses)
-
--- 4. Samples --------------------------------------------------------------------------------------------------------
 
 heading "sampling"
 average:swap()
@@ -158,8 +163,6 @@ for k, s in ipairs(structures) do
   bar:update(k)
 end
 bar:done(("%d backbones of %s residues"):format(#structures, table.concat(o.lengths, ", ")))
-
--- 5. What came out --------------------------------------------------------------------------------------------------
 
 heading "measured"
 local data = measure.data(set, o.lengths, o.n, o.seed)
@@ -183,9 +186,11 @@ print(("\ntraining loss            %8.3f -> %8.3f   mean of the first and the la
   first, last, part, #losses))
 print(("loss of held-out chains  %8.3f -> %8.3f   the same windows, times and noise"):format(loss_before, loss_after))
 print(("W1 to the data's CA-CA   %8.3f -> %8.3f   angstrom: %.1f times nearer"):format(before, after, before / after))
-files.replace(o.out .. "/report.json", require("moonfold.json").encode {
-  steps = #losses, seconds = began() - start, loss_first = first, loss_last = last, held_out_before = loss_before,
-  held_out_after = loss_after, wasserstein_before = before, wasserstein_after = after,
+local function known(x) return x == x and x or nil end        -- JSON has no nan
+files.replace(o.out .. "/report.json", json.encode {
+  steps = #losses, steps_asked = asked, seconds = clock() - start, loss_first = known(first), loss_last = known(last),
+  held_out_before = known(loss_before), held_out_after = known(loss_after),
+  wasserstein_before = known(before), wasserstein_after = known(after),
 } .. "\n")
 print(("\n%s/length_*/sample_*/  sample_1.pdb, bb_traj_1.pdb (states), x0_traj_1.pdb (predictions)"):format(o.out))
 print(#pictures > 0 and table.concat(pictures, "\n") or "no pictures: gnuplot is not there (package gnuplot-nox)")

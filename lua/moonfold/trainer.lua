@@ -36,7 +36,7 @@ local defaults = {
   minutes = OPTIONAL,        -- stop after so long, with a checkpoint
   metadata = {},             -- strings for weights.safetensors (how to build the model)
   label = "train",
-  on_step = OPTIONAL,        -- on_step(run, row) after each step
+  on_step = OPTIONAL,        -- on_step(run, row) after each step; it may change run.steps
 }
 
 -- Signals are only noted while a step is under way; the program `moonfold` provides the module, plain luajit does not.
@@ -131,6 +131,7 @@ function Trainer:go()
       row.seconds = C.mf_clock() - began
       self.journal:write(row)
       smooth = smooth and 0.95 * smooth + 0.05 * row.loss or row.loss
+      bar.total = self.steps         -- on_step may change its mind
       bar:update(self.step, { amount = row.residues, text = ("loss %.4f"):format(smooth) })
       if self.on_step then self.on_step(self, row) end
       outcome = signals.pending() or self.minutes and row.seconds > 60 * self.minutes and "time" or "done"
