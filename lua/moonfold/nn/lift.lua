@@ -121,13 +121,9 @@ end
 -- @tparam ?table order positions of the terms in the order of their features; as listed by default
 -- @treturn table a list of tensors (N, features)
 function M.hand_back(terms, out, widths, inputs, context, order)
-  local first, read = 1, {}
+  local slices, read = out:split(widths, 3), {}
   for i, term in ipairs(terms) do
-    local columns
-    if widths[i] > 0 then
-      columns = widths[i] == out:size(3) and out or out:narrow(3, first, widths[i])
-      first = first + widths[i]
-    end
+    local columns = widths[i] > 0 and slices[i] or nil
     read[i] = term.readout and term:readout(columns, inputs, context) or false
   end
   local features = {}

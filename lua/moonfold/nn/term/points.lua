@@ -75,16 +75,19 @@ return module.define("points", { query = 8, value = 12, layout = "3p" },
       local gamma = self.head_weights:softplus():affine(math.sqrt(1 / (3 * (p * 9 / 2))), 0)
       local a = placed(self.linear_q_points(inputs.s), context):reshape(n, heads, p, 3)
       local kv = placed(self.linear_kv_points(inputs.s), context):reshape(n, heads, p + v, 3)
-      local b = kv:narrow(3, 1, p)
+      local b, value_points = unpack(kv:split({ p, v }, 3))
       local build = self._layout == "3p" and columns_3p or columns_published
       local q, k, bias = build(a, b, gamma, context)
-      local values = kv:narrow(3, p + 1, v):reshape(n, heads, 3 * v)
+      local values = value_points:reshape(n, heads, 3 * v)
       if context.precision == "split" then values = mf.cat({ halves.of(values, context.split_type) }, 3) end
       return { q = q, k = k, v = values, key_bias = bias }
     end,
     readout = function(self, columns, _, context)
       local n, width = columns:size(1), 3 * self._value
-      if context.precision == "split" then columns = columns:narrow(3, 1, width) + columns:narrow(3, width + 1, width) end
+      if context.precision == "split" then
+        local hi, lo = unpack(columns:split(width, 3))
+        columns = hi + lo
+      end
       local points = mf.geometry.invert_apply(context.R, context.t, columns:reshape(n, -1, 3))
       local norms = points:square():sum(3):affine(1, 1e-8):sqrt()
       return mf.cat({ points:transpose(2, 3):reshape(n, -1), norms }, 2)

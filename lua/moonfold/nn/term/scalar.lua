@@ -23,12 +23,8 @@ return module.define("scalar", { dim = 128, scale = module.OPTIONAL },
     end,
     lift = function(self, inputs, context)
       local n, heads, dim = inputs.s:size(1), context.heads, self._dim
-      local kv = self.linear_kv(inputs.s):reshape(n, heads, 2 * dim)
-      return {
-        q = self.linear_q(inputs.s):reshape(n, heads, dim),
-        k = kv:narrow(3, 1, dim):affine(self._scale, 0),
-        v = kv:narrow(3, dim + 1, dim),
-      }
+      local k, v = unpack(self.linear_kv(inputs.s):reshape(n, heads, 2 * dim):split(dim, 3))
+      return { q = self.linear_q(inputs.s):reshape(n, heads, dim), k = k:affine(self._scale, 0), v = v }
     end,
     readout = function(self, columns, _, context)
       return columns:reshape(-1, context.heads * self._dim)
