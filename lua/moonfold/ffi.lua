@@ -61,6 +61,15 @@ end
 
 ffi.cdef(read_header())
 
+-- Under plain luajit the library brings OpenMP's runtime with it, which reads this once, when it is loaded: on a shared
+-- machine spinning workers starve whoever has the next piece of work (measured in core/program/main.c).
+local function keep_workers_from_spinning()
+  if os.getenv "GOMP_SPINCOUNT" or os.getenv "OMP_WAIT_POLICY" then return end
+  ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
+  ffi.C.setenv("GOMP_SPINCOUNT", "1000", 1)
+end
+keep_workers_from_spinning()
+
 local function load_library()
   local ok, loaded = pcall(ffi.load, library)
   if ok then return loaded end
