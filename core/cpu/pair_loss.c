@@ -140,7 +140,7 @@ static mf_status run(mf_device *d, const mf_pair_loss_args *a, int backward) {
     mf_tree_node *nodes = mf__host_alloc(d->ctx, (size_t)capacity * sizeof *nodes);
     void *room = mf__host_alloc(d->ctx, (size_t)(6 * most + 1) * real);
     if (!order || !leaves || !wide || !totals || !nodes || !room) goto out;
-    if (backward) memset(a->dpredicted, 0, (size_t)(a->packing->total * a->atoms * 3) * real);
+    if (backward && most > 0) memset(a->dpredicted, 0, (size_t)(a->packing->total * a->atoms * 3) * real);
     for (int64_t s = 0; s < a->packing->count; s++) {
         int64_t first = a->packing->offsets[s] * a->atoms;
         scene x = {.dtype = a->dtype, .backward = backward, .nodes = nodes, .leaves = leaves};
