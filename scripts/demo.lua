@@ -24,7 +24,7 @@ local o = command.parse(arg, {
   name = "demo", summary = "prepares structures, trains a small model, samples backbones, measures them.",
   { "data", "paths", options.OPTIONAL, "files and folders; by default what Debian packages carry" },
   { "out", "path", "runs/demo", "folder of everything that is made" },
-  { "steps", "integer", 6000, "optimizer steps" },
+  { "steps", "integer", 8000, "optimizer steps" },
   { "minutes", "number", 3.5, "of training; a machine too slow for all steps makes fewer" },
   { "seed", "integer", 7, "of weights, batches and noise" },
   { "threads", "integer", 1, "CPU threads, 0 for all cores; so small a model gains nothing by more than one" },
@@ -118,7 +118,7 @@ end
 local untrained, loss_before = measure.set(draw(false)), held_out_loss()
 
 heading "training"
-local average = mf.optim.ema(model:parameters(), 0.99)
+local average = mf.optim.ema(model:parameters(), 0.995)
 local losses, asked = {}, o.steps
 
 -- The learning rate must come down within the time, so a slow machine is told early that it will make fewer steps.

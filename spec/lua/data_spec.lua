@@ -62,6 +62,27 @@ describe("a data set", function()
     for i in ipairs(lengths) do assert.equal(1, seen[i]) end
   end)
 
+  it("crops long entries to windows, drawn anew each time and the same again", function()
+    local whole, firsts = steps_of { residues = 70, crop = 16, steps = 12, seed = 3 }, {}
+    for step, batch in ipairs(steps_of { residues = 70, crop = 16, steps = 12, seed = 3 }) do
+      support.same_bits(batch.translations, whole[step].translations)
+      assert.is_true(batch.packing:total() <= 70)
+      local index = batch.index:values()
+      for k, i in ipairs(batch.entries) do
+        local count, offset = math.min(lengths[i], 16), batch.packing:offset(k)
+        assert.equal(count, batch.packing:lengths()[k])
+        local first = index[offset + 1] + 1                     -- index counts from 0 in these entries
+        support.same_bits(batch.translations:narrow(1, offset + 1, count):contiguous(),
+          list[i].translations:narrow(1, first, count):contiguous())
+        if lengths[i] == 60 then firsts[first] = true end
+      end
+    end
+    local different = 0
+    for _ in pairs(firsts) do different = different + 1 end
+    assert.is_true(different >= 2)
+    support.error_matches(function() set:batches { residues = 70, crop = 1.5 } end, "crop must be a whole number", true)
+  end)
+
   it("lets an entry longer than the budget come alone", function()
     for _, batch in ipairs(steps_of { residues = 20, epochs = 1 }) do
       assert.is_true(batch.packing:total() <= 20 or #batch.entries == 1)

@@ -35,6 +35,23 @@ local function near_miss(noisy, seed)
   }
 end
 
+describe("the floor under time", function()
+  it("changes nothing above it and bounds the weight of small times", function()
+    local plain = mf.flow.se3 { profile = "protein", separate_rotation = false }
+    local floored = mf.flow.se3 { profile = "protein", separate_rotation = false, time_floor = 0.1 }
+    local batch = random_batch("protein", { 7, 9 }, { times = { 0.5, 0.02 } })
+    local noisy = plain:corrupt(batch)
+    local prediction = near_miss(noisy)
+    local a, b = plain:terms(prediction, noisy), floored:terms(prediction, noisy)
+    for _, name in ipairs { "trans", "rot" } do
+      local x, y = a[name]:values(), b[name]:values()
+      assert.is_true(math.abs(x[1] - y[1]) <= 1e-5 * x[1], name)
+      -- the weight is 1 / t^2: 1 / 0.1^2 in place of 1 / 0.02^2; float32 rounds a logarithm of small angles, hence 1e-4
+      assert.is_true(math.abs(x[2] * (0.02 / 0.1) ^ 2 - y[2]) <= 1e-4 * y[2], name)
+    end
+  end)
+end)
+
 local function means(x, packing) return x:segment_sum(packing):norm():item() end
 
 for _, kind in ipairs { "protein", "rna" } do
