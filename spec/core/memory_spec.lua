@@ -4,7 +4,7 @@ local mf = require "moonfold"
 local F = require "moonfold.ffi"
 local support = require "spec.support"
 
-local quick, slow = { 512 }, { 1024, 2048 }
+local quick, slow = { 512, 1024 }, { 2048 }
 
 -- Bytes at the peak of the second step (the first makes the optimizer's moments), the largest storage of its forward
 -- pass, and the tensors that are alive at its end.
