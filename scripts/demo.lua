@@ -59,7 +59,7 @@ local ok, prepared = pcall(mf.data.prepare, {
   end,
 })
 if not ok then
-  io.stderr:write("demo: ", tostring(prepared), "\n")
+  io.stderr:write("demo: ", (tostring(prepared):gsub("^[^:]*%.lua:%d+: ", "")), "\n")
   os.exit(1, true)
 end
 bar:done(("%d chains of %d files, %d residues"):format(prepared.entries, prepared.files, prepared.residues))
@@ -184,7 +184,9 @@ local before, after = mf.metrics.wasserstein(untrained.distances, data.distances
   mf.metrics.wasserstein(trained.distances, data.distances)
 print(("\ntraining loss            %8.3f -> %8.3f   mean of the first and the last %d of %d steps"):format(
   first, last, part, #losses))
-print(("loss of held-out chains  %8.3f -> %8.3f   the same windows, times and noise"):format(loss_before, loss_after))
+if loss_after == loss_after then
+  print(("loss of held-out chains  %8.3f -> %8.3f   the same windows, times and noise"):format(loss_before, loss_after))
+end
 print(("W1 to the data's CA-CA   %8.3f -> %8.3f   angstrom: %.1f times nearer"):format(before, after, before / after))
 local function known(x) return x == x and x or nil end        -- JSON has no nan
 files.replace(o.out .. "/report.json", json.encode {

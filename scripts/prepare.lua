@@ -41,7 +41,7 @@ local ok, result = pcall(mf.data.prepare, {
   end,
 })
 if not ok then
-  io.stderr:write("prepare: ", tostring(result), "\n")
+  io.stderr:write("prepare: ", (tostring(result):gsub("^[^:]*%.lua:%d+: ", "")), "\n")
   os.exit(1, true)
 end
 bar:done(("%d files"):format(result.files))

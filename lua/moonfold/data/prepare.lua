@@ -274,7 +274,13 @@ function M.prepare(o)
     set = o.out, kind = o.polymer, entries = #candidates, residues = residues, counts = counts,
     options = written_options(o), inputs = records,
   }, " ") .. "\n")
-  if #candidates == 0 then fail("data.prepare: nothing is left of %d files; %s tells why", #paths, manifest) end
+  if #candidates == 0 then
+    local reasons = {}
+    for _, reason in ipairs(options.sorted_keys(counts)) do
+      if reason ~= "kept" then reasons[#reasons + 1] = ("%d %s"):format(counts[reason], reason) end
+    end
+    fail("data.prepare: nothing is left of %d files (%s); %s tells of each", #paths, table.concat(reasons, ", "), manifest)
+  end
   set.write(o.out, o.polymer, candidates)
   return result
 end
