@@ -17,6 +17,7 @@ local program = {
   { "steps", "integer", 20000, "optimizer steps in all" },
   { "minutes", "number", options.OPTIONAL, "stop after so long, with a checkpoint" },
   { "residues", "integer", 20000, "residue budget of a batch" },
+  { "crop", "integer", options.OPTIONAL, "train on windows of so many residues of longer entries" },
   { "seed", "integer", 123, "of weights, batches and noise" },
   { "device", "string", "cpu", "where tensors live" },
   { "threads", "integer", 0, "CPU threads, 0 for all cores" },
@@ -30,6 +31,9 @@ local program = {
   { "checkpoint_every", "integer", 1000, "steps between checkpoints" },
   { "flow.ot", "string", options.OPTIONAL, "coupling: none, kabsch, squared, sinkhorn" },
   { "flow.stochastic", "boolean", false, "noise along the path" },
+  { "flow.gate", "number", options.OPTIONAL, "time where the terms of atoms begin, by default the profile's" },
+  { "flow.time_floor", "number", options.OPTIONAL, "proteins: losses below this t count as at it; short runs learn faster" },
+  { "flow.separate_rotation", "boolean", true, "proteins: axis and angle terms instead of one" },
   { "flow.compat", "boolean", false, "losses as the original programs compute them" },
   { "model.mode", "string", "flash_1d_bias", "pairs: see models.flash_ipa" },
   { "model.node", "integer", 256, "node channels" },
@@ -69,7 +73,7 @@ for key, value in pairs(o.flow) do about.flow[key] = value end
 local model = weights.build(about):to(o.device)
 local run = trainer {
   folder = o.out, model = model, flow = mf.flow.se3(about.flow),
-  batches = set:batches { residues = o.residues, seed = o.seed, device = o.device },
+  batches = set:batches { residues = o.residues, crop = o.crop, seed = o.seed, device = o.device },
   optimizer = mf.optim.adamw(model:parameters(), { lr = o.lr, weight_decay = o.weight_decay, clip = o.clip }),
   average = o.ema > 0 and mf.optim.ema(model:parameters(), o.ema) or nil,
   steps = o.steps, minutes = o.minutes, warmup = o.warmup, decay = o.decay, checkpoint_every = o.checkpoint_every,
