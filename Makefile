@@ -114,7 +114,7 @@ check-lua: ## luacheck over everything
 .PHONY: check-length
 check-length: ## no file over its limit: 800 lines of C, 400 of Lua
 	$(Q)find core cuda \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -exec awk 'END { if (NR > 800) { print FILENAME ": " NR " lines"; exit 1 } }' {} \; > $(BUILD)/long; \
-	find lua scripts -name '*.lua' -exec awk 'END { if (NR > 400) print FILENAME ": " NR " lines" }' {} \; >> $(BUILD)/long; \
+	find lua scripts examples -name '*.lua' -exec awk 'END { if (NR > 400) print FILENAME ": " NR " lines" }' {} \; >> $(BUILD)/long; \
 	if [ -s $(BUILD)/long ]; then cat $(BUILD)/long; exit 1; fi
 
 .PHONY: check-cuda
@@ -129,7 +129,7 @@ check-sanitize: ## run the specs under AddressSanitizer, UndefinedBehaviorSaniti
 	$(Q)LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:allocator_may_return_null=1:log_path=$(BUILD)/asan/report \
 	    LSAN_OPTIONS=exitcode=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:log_path=$(BUILD)/asan/report \
-	    MOONFOLD_BUILD=$(BUILD)/asan MOONFOLD_LIBRARY=$(BUILD)/asan/libmoonfold.so \
+	    LUA_PATH='lua/?.lua;lua/?/init.lua;;' MOONFOLD_BUILD=$(BUILD)/asan MOONFOLD_LIBRARY=$(BUILD)/asan/libmoonfold.so \
 	    busted --lua=luajit --exclude-tags=slow $(if $(SPEC),$(SPEC),spec/core spec/lua); status=$$?; \
 	for report in $$(grep -ls -e ' in mf_' -e '/core/' $(BUILD)/asan/report.*); do cat $$report; status=1; done; exit $$status
 
@@ -145,7 +145,7 @@ install: all ## copy library, program, header and Lua modules under PREFIX (DEST
 	install -m 755 $(BUILD)/moonfold $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 core/moonfold.h $(DESTDIR)$(PREFIX)/include/
-	cp -R lua scripts $(DESTDIR)$(PREFIX)/share/moonfold/
+	cp -R lua scripts examples $(DESTDIR)$(PREFIX)/share/moonfold/
 	printf 'prefix=%s\nName: moonfold\nDescription: SE(3) modeling toolkit\nVersion: %s\nLibs: -L$${prefix}/lib -lmoonfold\nCflags: -I$${prefix}/include\n' \
 	    "$(PREFIX)" "$(VERSION)" > $(DESTDIR)$(PREFIX)/lib/pkgconfig/moonfold.pc
 

@@ -6,9 +6,9 @@
 #include "memory.h"
 #include "../ops/kernels.h"
 #include "../tensor/tensor.h"
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 int mf__may_allocate(mf_ctx *ctx) {
     return ctx->fail_countdown == 0 || --ctx->fail_countdown > 0;
@@ -43,10 +43,7 @@ void mf__device_free(mf_device *device, void *data, int64_t bytes) {
     device->memory.storages--;
 }
 
-int mf__cpu_cores(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (int)n : 1;
-}
+int mf__cpu_cores(void) { return omp_get_max_threads(); }
 
 static mf_device *find(const mf_ctx *ctx, int code) {
     for (int i = 0; i < ctx->n_devices; i++)

@@ -7,5 +7,5 @@
 mf_status mf__device_alloc(mf_device *device, void **data, int64_t bytes);
 void mf__device_free(mf_device *device, void *data, int64_t bytes);
 int mf__may_allocate(mf_ctx *ctx);    /* 0 when a test wants this allocation to fail */
-int mf__cpu_cores(void);
+int mf__cpu_cores(void);               /* or what OMP_NUM_THREADS says */
 #endif

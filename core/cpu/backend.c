@@ -1,13 +1,12 @@
-/* backend.c: the CPU: host memory and the table of every kernel of cpu.h.
+/* backend.c: the CPU: opening it, and the table of every kernel of cpu.h. Its memory is in pool.c.
  *
  * OpenBLAS runs on one thread: products are split over OpenMP by us, so that two pools never compete for the cores. */
 #include "cpu.h"
+#include "pool.h"
+#include "../base/memory.h"
 
 #include <dlfcn.h>
-#include <omp.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 void openblas_set_num_threads(int threads);
 
@@ -21,34 +20,8 @@ static void stay_loaded(void) {
 static mf_status cpu_open(mf_device *d) {
     stay_loaded();
     openblas_set_num_threads(1);
-    if (d->threads <= 0) d->threads = omp_get_num_procs();
-    d->state = NULL;
-    return MF_OK;
-}
-
-static void cpu_close(mf_device *d) { (void)d; }
-
-/* Every operator writes to fresh memory, and the kernel hands it out in pages as they are touched: large blocks
- * ask for pages of 2 MiB instead of 4 KiB. */
-enum { CPU_ALIGNMENT = 64, CPU_LARGE = 4 << 20, CPU_PAGE = 2 << 20 };
-
-static mf_status cpu_alloc(mf_device *d, void **data, int64_t bytes) {
-    (void)d;
-    *data = NULL;
-    if (bytes == 0) return MF_OK;
-    const size_t alignment = bytes >= CPU_LARGE ? CPU_PAGE : CPU_ALIGNMENT;
-    if (posix_memalign(data, alignment, (size_t)bytes) != 0) {
-        *data = NULL;
-        return mf__fail(MF_ENOMEM, "cpu: %lld bytes could not be allocated", (long long)bytes);
-    }
-    if (alignment == CPU_PAGE) madvise(*data, (size_t)bytes & ~((size_t)CPU_PAGE - 1), MADV_HUGEPAGE);
-    return MF_OK;
-}
-
-static void cpu_release(mf_device *d, void *data, int64_t bytes) {
-    (void)d;
-    (void)bytes;
-    free(data);
+    if (d->threads <= 0) d->threads = mf__cpu_cores();
+    return mf__pool_open(d);
 }
 
 static mf_status cpu_move(mf_device *d, void *to, const void *from, int64_t bytes) {
@@ -65,9 +38,9 @@ static mf_status cpu_synchronize(mf_device *d) {
 const mf_backend mf__cpu_backend = {
     .name = "cpu",
     .open = cpu_open,
-    .close = cpu_close,
-    .alloc = cpu_alloc,
-    .release = cpu_release,
+    .close = mf__pool_close,
+    .alloc = mf__pool_alloc,
+    .release = mf__pool_free,
     .upload = cpu_move,
     .download = cpu_move,
     .synchronize = cpu_synchronize,

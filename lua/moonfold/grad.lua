@@ -37,7 +37,7 @@ end
 -- @return what fn returns
 -- @usage local sample = mf.no_grad(function() return model(noise) end)
 function M.no_grad(fn, ...)
-  if type(fn) ~= "function" then T.bad_argument("no_grad", 1, "a function", fn) end
+  T.callable_argument("no_grad", 1, fn)
   return with_grad(0, fn, ...)
 end
 

@@ -48,7 +48,7 @@ end
 -- @return what fn returns
 -- @usage local loss = mf.scope(function() return model(batch):mean() end)
 function M.scope(fn, ...)
-  if type(fn) ~= "function" then T.bad_argument("scope", 1, "a function", fn) end
+  T.callable_argument("scope", 1, fn)
   local outer, outer_kept, list, kept = recorder.list, recorder.kept, setmetatable({}, weak), {}
   recorder.list, recorder.kept = list, kept
   return close(list, kept, outer, outer_kept, pcall(fn, ...))

@@ -231,6 +231,14 @@ function M.read(x)
   return buffer, count, dtype
 end
 
+--- Raises unless a value can be called: a function, or a table such as a layer.
+function M.callable_argument(name, position, value)
+  if type(value) == "function" then return value end
+  local metatable = type(value) == "table" and getmetatable(value)
+  if metatable and metatable.__call then return value end
+  M.bad_argument(name, position, "a function", value)
+end
+
 M.is_bool = function(dtype) return dtype == dtype_code.bool end
 M.dtypes = dtype_name
 
