@@ -4,8 +4,9 @@
 --   moonfold scripts/demo.lua data=my/pdbs out=runs/mine
 --
 -- A small FlashIPA denoiser learns windows of real chains; what it samples before and after is measured against the data.
--- The recipe is the protein one with three changes that suit minutes instead of days: the terms of atoms count at
--- every t (gate), the rotation's error is one vector, and no example weighs more than one at t = 0.1 (time_floor).
+-- The recipe is the protein one with four changes that suit minutes instead of days: the terms of atoms count at
+-- every t (gate), positions less (bb 0.25 -> 0.02) and distances more (dm 0.25 -> 2), the rotation's error is one
+-- vector, and no example weighs more than one at t = 0.1 (time_floor).
 local mf = require "moonfold"
 local command = require "moonfold.command"
 local files = require "moonfold.files"
