@@ -25,7 +25,7 @@ local o = command.parse(arg, {
   name = "demo", summary = "prepares structures, trains a small model, samples backbones, measures them.",
   { "data", "paths", options.OPTIONAL, "files and folders; by default what Debian packages carry" },
   { "out", "path", "runs/demo", "folder of everything that is made" },
-  { "steps", "integer", 6500, "optimizer steps" },
+  { "steps", "integer", 8000, "optimizer steps" },
   { "minutes", "number", 3.5, "of training; a machine too slow for all steps makes fewer" },
   { "seed", "integer", 7, "of weights, batches and noise" },
   { "threads", "integer", 1, "CPU threads, 0 for all cores; so small a model gains nothing by more than one" },

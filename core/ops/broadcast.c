@@ -21,6 +21,25 @@ mf_status mf__broadcast_shape(int *ndim, int64_t *shape, const char *op, const m
     return MF_OK;
 }
 
+/* Kernels go along the innermost axis. Coordinates and rotation matrices make it 3 long, which costs more in turning
+ * round than in elements: then the nearest axis of some length takes its place. */
+static void lengthen_rows(mf_iter *it) {
+    enum { SHORT = 8, LONG = 16 };
+    const int inner = it->ndim - 1;
+    if (inner == 0 || it->shape[inner] >= SHORT) return;
+    int axis = inner - 1;
+    while (axis >= 0 && it->shape[axis] < LONG) axis--;
+    if (axis < 0) return;
+    const int64_t size = it->shape[inner];
+    it->shape[inner] = it->shape[axis];
+    it->shape[axis] = size;
+    for (int k = 0; k < it->n_operands; k++) {
+        int64_t *stride = it->operand[k].stride, step = stride[inner];
+        stride[inner] = stride[axis];
+        stride[axis] = step;
+    }
+}
+
 void mf__iter_make(mf_iter *it, int ndim, const int64_t *shape, const mf_tensor *const *operands, int n) {
     *it = (mf_iter){.n_operands = n};
     for (int k = 0; k < n; k++) it->operand[k] = (mf_operand){.data = mf__data(operands[k]), .dtype = operands[k]->dtype};
@@ -48,6 +67,7 @@ void mf__iter_make(mf_iter *it, int ndim, const int64_t *shape, const mf_tensor 
         it->ndim = 1;
         it->shape[0] = 1;
     }
+    lengthen_rows(it);
 }
 
 mf_status mf__sum_to(mf_tensor **out, const mf_tensor *g, const mf_tensor *like) {
