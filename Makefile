@@ -117,9 +117,12 @@ check-length: ## no file over its limit: 800 lines of C, 400 of Lua
 	find lua scripts examples -name '*.lua' -exec awk 'END { if (NR > 400) print FILENAME ": " NR " lines" }' {} \; >> $(BUILD)/long; \
 	if [ -s $(BUILD)/long ]; then cat $(BUILD)/long; exit 1; fi
 
+CUDA_ARCH    ?= sm_80 sm_90a
+CUDA_SOURCES := $(sort $(wildcard cuda/*.cu))
 .PHONY: check-cuda
-check-cuda: ## compile the CUDA backend where nvcc is
-	$(Q)$(if $(and $(NVCC),$(wildcard cuda/*.cu)),$(CHECK) -s cuda,echo "check: no CUDA sources or no nvcc: nothing to compile")
+check-cuda: ## compile every CUDA source for CUDA_ARCH where nvcc is
+	$(Q)$(if $(and $(NVCC),$(CUDA_SOURCES)),mkdir -p $(BUILD)/cuda; for arch in $(CUDA_ARCH); do for f in $(CUDA_SOURCES); do \
+	    $(NVCC) -arch=$$arch -Xcompiler -fPIC -c -o $(BUILD)/cuda/check.o $$f || exit 1; done; done,echo "check: no CUDA sources or no nvcc: nothing to compile")
 
 SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
 .PHONY: check-sanitize
