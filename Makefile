@@ -58,6 +58,8 @@ $(BUILD)/%.o: %.c Makefile
 
 # ---- what a user runs ----
 
+JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))   # unless -j was given
+
 .PHONY: setup
 setup: ## install the Debian packages that are missing (root or sudo)
 	@if ! command -v dpkg >/dev/null; then echo "setup: not a Debian system; needed: $(PACKAGES)"; exit 0; fi; \
@@ -69,12 +71,12 @@ setup: ## install the Debian packages that are missing (root or sudo)
 
 .PHONY: demo
 demo: setup ## prepare real structures, train a small model, sample backbones (data=DIR for your own)
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory $(JOBS) all
 	$(Q)$(BUILD)/moonfold scripts/demo.lua $(if $(data),data=$(data)) $(if $(out),out=$(out))
 
 .PHONY: test
 test: setup ## run the specs
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory $(JOBS) all
 	$(Q)MOONFOLD_BUILD=$(BUILD) busted --lua=luajit $(if $(SPEC),$(SPEC)) $(if $(SEED),--seed=$(SEED))
 
 .PHONY: bench

@@ -6,7 +6,7 @@
  * becomes its nearest bound and NaN becomes 0, so a bad index stays out of range. Anything but 0 is true.
  * CASTS makes <from>_to_<to> for every pair of f32, f64, bf16, f16, i32, i64, bool. */
 #include "vector.h"
-#include "walk.h"
+#include "each_row.h"
 
 static inline int64_t i64_of(double x) {
     return x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : x != x ? 0 : (int64_t)x;
@@ -100,7 +100,7 @@ mf_status mf__cpu_copy(mf_device *d, const mf_iter *it) {
         [MF_INT32] = TO_ALL(i32), [MF_INT64] = TO_ALL(i64), [MF_BOOL] = TO_ALL(bool),
     };
     const int to = it->operand[0].dtype, from = it->operand[1].dtype;
-    mf__walk(d, it, 1, to == from ? move_row(to) : rows[from][to], NULL);
+    mf__each_row(d, it, 1, to == from ? move_row(to) : rows[from][to], NULL);
     return MF_OK;
 }
 
@@ -118,6 +118,6 @@ mf_status mf__cpu_fill(mf_device *d, const mf_iter *it, double value) {
     mf_iter both = *it;                        /* a copy of one repeated element */
     both.n_operands = 2;
     both.operand[1] = (mf_operand){.data = &one, .dtype = it->operand[0].dtype};
-    mf__walk(d, &both, 1, move_row(it->operand[0].dtype), NULL);
+    mf__each_row(d, &both, 1, move_row(it->operand[0].dtype), NULL);
     return MF_OK;
 }

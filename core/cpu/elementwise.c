@@ -6,7 +6,7 @@
  * where they coincide, which elementwise operands promise.
  * For each binary name the macros make <name>_f32, <name>_f64, and for those on integers <name>_i32, <name>_i64. */
 #include "activation.h"
-#include "walk.h"
+#include "each_row.h"
 
 #ifdef __clang__
 #pragma clang diagnostic ignored "-Wpass-failed"   /* rows that call libm stay scalar */
@@ -82,7 +82,7 @@ mf_status mf__cpu_binary(mf_device *d, const mf_iter *it, int op) {
     const int dtype = it->operand[1].dtype;
     mf__row *const row = rows[mf__computed_in(dtype)][op];
     if (!row) return mf__fail(MF_ESUPPORT, "cpu: binary function %d has no kernel for %s", op, mf_dtype_name(dtype));
-    mf__walk_float(d, it, op == MF_BINARY_pow || op == MF_BINARY_atan2 ? 32 : 1, row, NULL, 0);
+    mf__each_row_float(d, it, op == MF_BINARY_pow || op == MF_BINARY_atan2 ? 32 : 1, row, NULL, 0);
     return MF_OK;
 }
 
@@ -94,7 +94,7 @@ static void not_bool(int64_t n, void *const *data, const int64_t *stride, const 
 }
 
 mf_status mf__cpu_logical_not(mf_device *d, const mf_iter *it) {
-    mf__walk(d, it, 1, not_bool, NULL);
+    mf__each_row(d, it, 1, not_bool, NULL);
     return MF_OK;
 }
 
@@ -119,10 +119,10 @@ WHERE_ROW(uint64_t, where_8)
 
 mf_status mf__cpu_where(mf_device *d, const mf_iter *it) {
     switch (mf_dtype_bytes(it->operand[0].dtype)) {
-    case 1: mf__walk(d, it, 1, where_1, NULL); break;
-    case 2: mf__walk(d, it, 1, where_2, NULL); break;
-    case 4: mf__walk(d, it, 1, where_4, NULL); break;
-    default: mf__walk(d, it, 1, where_8, NULL); break;
+    case 1: mf__each_row(d, it, 1, where_1, NULL); break;
+    case 2: mf__each_row(d, it, 1, where_2, NULL); break;
+    case 4: mf__each_row(d, it, 1, where_4, NULL); break;
+    default: mf__each_row(d, it, 1, where_8, NULL); break;
     }
     return MF_OK;
 }
@@ -175,12 +175,12 @@ mf_status mf__cpu_axpy(mf_device *d, const mf_iter *it, double a, double b) {
         return mf__fail(MF_EDTYPE, "cpu: axpy of %s and %s", mf_dtype_name(dtype), mf_dtype_name(two.operand[1].dtype));
     const axpy_params p = {a, b};
     switch (mf__computed_in(dtype)) {
-    case MF_FLOAT32: mf__walk_float(d, &two, 1, axpy_f32, &p, 1); return MF_OK;
-    case MF_FLOAT64: mf__walk(d, &two, 1, axpy_f64, &p); return MF_OK;
+    case MF_FLOAT32: mf__each_row_float(d, &two, 1, axpy_f32, &p, 1); return MF_OK;
+    case MF_FLOAT64: mf__each_row(d, &two, 1, axpy_f64, &p); return MF_OK;
     case MF_INT32: case MF_INT64:
         if (a != floor(a) || b != floor(b) || fabs(a) > 0x1p53 || fabs(b) > 0x1p53)
             return mf__fail(MF_EVALUE, "cpu: factors %g and %g of %s must be whole numbers", a, b, mf_dtype_name(dtype));
-        mf__walk(d, &two, 1, dtype == MF_INT32 ? axpy_i32 : axpy_i64, &p);
+        mf__each_row(d, &two, 1, dtype == MF_INT32 ? axpy_i32 : axpy_i64, &p);
         return MF_OK;
     default: return mf__fail(MF_ESUPPORT, "cpu: axpy has no kernel for %s", mf_dtype_name(dtype));
     }

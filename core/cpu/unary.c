@@ -4,7 +4,7 @@
  * that the list keeps. For each name it makes <name>_f32, <name>_f64 (forward rows) and <name>_grad_f32,
  * <name>_grad_f64 (backward rows). NaN passes through every one, also through comparisons. */
 #include "activation.h"
-#include "walk.h"
+#include "each_row.h"
 #include "../base/philox.h"
 
 #ifdef __clang__
@@ -125,7 +125,7 @@ static mf_status unary_integer(mf_device *d, const mf_iter *it, int op, double p
         && op != MF_UNARY_square)
         return mf__fail(MF_ESUPPORT, "cpu: unary function %d has no kernel for %s", op, mf_dtype_name(it->operand[0].dtype));
     const integer_params p = {op, whole(op == MF_UNARY_clamp ? ceil(p0) : p0), whole(op == MF_UNARY_clamp ? floor(p1) : p1)};
-    mf__walk(d, it, 1, it->operand[0].dtype == MF_INT32 ? integer_i32 : integer_i64, &p);
+    mf__each_row(d, it, 1, it->operand[0].dtype == MF_INT32 ? integer_i32 : integer_i64, &p);
     return MF_OK;
 }
 
@@ -137,8 +137,8 @@ mf_status mf__cpu_unary(mf_device *d, const mf_iter *it, int op, double p0, doub
     _Static_assert(sizeof f32 / sizeof *f32 == MF_UNARY_COUNT, "TABLE has the rows of MF_UNARY_LIST");
     const unary_params p = {p0, p1};
     switch (mf__computed_in(it->operand[0].dtype)) {
-    case MF_FLOAT32: mf__walk_float(d, it, cost_of(op), f32[op], &p, 0); return MF_OK;
-    case MF_FLOAT64: mf__walk(d, it, 2 * cost_of(op), f64[op], &p); return MF_OK;
+    case MF_FLOAT32: mf__each_row_float(d, it, cost_of(op), f32[op], &p, 0); return MF_OK;
+    case MF_FLOAT64: mf__each_row(d, it, 2 * cost_of(op), f64[op], &p); return MF_OK;
     case MF_INT32: case MF_INT64: return unary_integer(d, it, op, p0, p1);
     default: return mf__fail(MF_ESUPPORT, "cpu: unary functions have no kernel for %s", mf_dtype_name(it->operand[0].dtype));
     }
@@ -156,8 +156,8 @@ mf_status mf__cpu_unary_grad(mf_device *d, const mf_iter *it, int op, double p0,
         full.n_operands = 3;
     }
     switch (mf__computed_in(it->operand[0].dtype)) {
-    case MF_FLOAT32: mf__walk_float(d, &full, cost_of(op), f32[op], &p, 0); return MF_OK;
-    case MF_FLOAT64: mf__walk(d, &full, 2 * cost_of(op), f64[op], &p); return MF_OK;
+    case MF_FLOAT32: mf__each_row_float(d, &full, cost_of(op), f32[op], &p, 0); return MF_OK;
+    case MF_FLOAT64: mf__each_row(d, &full, 2 * cost_of(op), f64[op], &p); return MF_OK;
     default: return mf__fail(MF_ESUPPORT, "cpu: gradients have no kernel for %s", mf_dtype_name(it->operand[0].dtype));
     }
 }
@@ -182,8 +182,8 @@ ROUND_ROW(double, round_bf16_f64, mf__round_bf16_double)
 mf_status mf__cpu_round_to(mf_device *d, const mf_iter *it, int precision) {
     const int half = precision == MF_FP16;
     switch (mf__computed_in(it->operand[0].dtype)) {
-    case MF_FLOAT32: mf__walk_float(d, it, 2, half ? round_half_f32 : round_bf16_f32, NULL, 0); return MF_OK;
-    case MF_FLOAT64: mf__walk(d, it, 2, half ? round_half_f64 : round_bf16_f64, NULL); return MF_OK;
+    case MF_FLOAT32: mf__each_row_float(d, it, 2, half ? round_half_f32 : round_bf16_f32, NULL, 0); return MF_OK;
+    case MF_FLOAT64: mf__each_row(d, it, 2, half ? round_half_f64 : round_bf16_f64, NULL); return MF_OK;
     default: return mf__fail(MF_ESUPPORT, "cpu: rounding has no kernel for %s", mf_dtype_name(it->operand[0].dtype));
     }
 }

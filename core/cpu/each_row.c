@@ -1,5 +1,5 @@
-/* walk.c: rows of an mf_iter, split over threads; see walk.h. */
-#include "walk.h"
+/* each_row.c: rows of an mf_iter, split over threads; see each_row.h. */
+#include "each_row.h"
 #include "vector.h"
 
 /* Elements [first, last) of the iteration in row-major order. */
@@ -38,7 +38,7 @@ static void walk_piece(const mf_iter *it, int64_t first, int64_t last, mf__row *
     }
 }
 
-void mf__walk(mf_device *d, const mf_iter *it, int64_t cost, mf__row *row, const void *context) {
+void mf__each_row(mf_device *d, const mf_iter *it, int64_t cost, mf__row *row, const void *context) {
     const int64_t total = mf__count(it->ndim, it->shape);
     if (total == 0) return;
     const int64_t pieces = mf__threads(d, total, cost);
@@ -104,13 +104,13 @@ static void converting_row(int64_t n, void *const *data, const int64_t *stride, 
     }
 }
 
-void mf__walk_float(mf_device *d, const mf_iter *it, int64_t cost, mf__row *row, const void *context, int reads_result) {
+void mf__each_row_float(mf_device *d, const mf_iter *it, int64_t cost, mf__row *row, const void *context, int reads_result) {
     converting c = {.row = row, .context = context, .n = it->n_operands, .reads_result = reads_result};
     int any = 0;
     for (int k = 0; k < it->n_operands; k++) {
         c.dtype[k] = it->operand[k].dtype;
         any |= is_16(c.dtype[k]);
     }
-    if (any) mf__walk(d, it, cost + 2, converting_row, &c);
-    else mf__walk(d, it, cost, row, context);
+    if (any) mf__each_row(d, it, cost + 2, converting_row, &c);
+    else mf__each_row(d, it, cost, row, context);
 }
