@@ -81,14 +81,20 @@ end
 --- Draws columns of a CSV file over another one.
 -- @tparam string csv path
 -- @tparam string picture .svg or .png
--- @tparam table o `x`, `y` = names, `title`, `xlabel`, `ylabel`, `log` ("", "y", "xy"), `smooth` (true adds a bezier)
+-- @tparam table o `x`, `y` = names, `title`, `xlabel`, `ylabel`, `log` ("", "y", "xy"), `points` (true: few values, each
+--   drawn as it is; else the values are pale and a smooth curve leads through them)
 -- @treturn boolean false when gnuplot is not installed or refuses
 function M.plot(csv, picture, o)
   local parts = {}
   for _, name in ipairs(o.y) do
     local data = ("'%s' using '%s':'%s'"):format(csv, o.x, name)
-    parts[#parts + 1] = data .. " with lines lw 1 lc rgb '#bbccdd' notitle"
-    parts[#parts + 1] = ("%s smooth bezier with lines lw 2 title '%s'"):format(data, (name:gsub("_", " ")))
+    local title = name:gsub("_", " ")
+    if o.points then
+      parts[#parts + 1] = ("%s with linespoints lw 2 pt 7 title '%s'"):format(data, title)
+    else
+      parts[#parts + 1] = data .. " with lines lw 1 lc rgb '#bbccdd' notitle"
+      parts[#parts + 1] = ("%s smooth bezier with lines lw 2 title '%s'"):format(data, title)
+    end
   end
   return gnuplot(table.concat({
     "set datafile separator comma", "set terminal " .. terminal(picture), ("set output '%s'"):format(picture),

@@ -82,7 +82,8 @@ return function(o, report)
     plot:close()
     journal.plot(o.plot .. ".csv", o.plot, {
       x = "length", y = { "flash_ipa", "dense_ipa", "pytorch" }, log = "xy", title = "IPA layer, forward and backward",
-      xlabel = "residues", ylabel = "ms",
+      xlabel = "residues", ylabel = "ms", points = true,
     })
+    os.remove(o.plot .. ".csv")
   end
 end
