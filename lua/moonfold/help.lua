@@ -49,6 +49,8 @@ local function entry_of(module, comment, line)
     end
   end
   local code, signature = declared(line)
+  -- what a file returns is known by the file's own name: constructors of layers and models, takers of one table
+  if not code and line:match("^return ") then code, signature = module:match("[^.]*$"), " { ... }" end
   name = name or code
   if not name then return nil end
   local owner, last = name:match("^(.-)[.:]?([%w_]+)$")

@@ -61,6 +61,13 @@ describe("the prompt in a pipe", function()
     assert.is_nil(out:find("who", 1, true))
   end)
 
+  it("shows help on what a file returns by the name of the file: layers, models, terms", function()
+    local help = require "moonfold.help"
+    for _, name in ipairs { "mf.nn.ipa", "mf.nn.linear", "mf.models.denoiser", "mf.nn.term.points" } do
+      assert.equal(name .. " { ... }", help.about(name):match("^[^\n]*"))
+    end
+  end)
+
   it("shows help from the comments, and names the nearest", function()
     local out = run("", "? mf.zeros\n? x:softmax\n? softmaks\n? adamw\n")
     assert.truthy(out:find("mf.zeros(...)\n\n  A tensor of zeros.", 1, true))
