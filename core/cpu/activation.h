@@ -13,16 +13,9 @@
  * Above 40 the caller does not see the difference from exp(40), so n stays far from overflow. */
 static inline float mf__expm1_positive(float x) {
     x = x > 40.0f ? 40.0f : x;
-    const float shifted = mf__madd(x, 1.44269504f, 12582912.0f);
-    const float n = shifted - 12582912.0f;
-    float r = mf__madd(n, -0.693359375f, x);
-    r = mf__madd(n, 2.12194440e-4f, r);
-    float p = 1.0f / 5040;
-    p = mf__madd(p, r, 1.0f / 720);
-    p = mf__madd(p, r, 1.0f / 120);
-    p = mf__madd(p, r, 1.0f / 24);
-    p = mf__madd(p, r, 1.0f / 6);
-    p = mf__madd(p, r, 0.5f);
+    float r;
+    const float shifted = mf__exp_reduce(&r, x);
+    float p = mf__exp_tail(r);
     p = mf__madd(p * r, r, r);
     const float power = mf__bits_float((mf__float_bits(shifted) - 0x4b400000u + 127u) << 23);
     return mf__madd(power, p, power - 1.0f);

@@ -23,22 +23,33 @@ static inline float mf__madd(float a, float b, float c) {
 #endif
 }
 
+/* r with x = n log(2) + r; n stands in the low bits of what is returned, x / log(2) + 1.5 * 2^23. */
+static inline float mf__exp_reduce(float *r, float x) {
+    const float shifted = mf__madd(x, 1.44269504f, 12582912.0f);
+    const float n = shifted - 12582912.0f;
+    *r = mf__madd(n, 2.12194440e-4f, mf__madd(n, -0.693359375f, x));
+    return shifted;
+}
+
+/* (exp(r) - 1 - r) / r^2 by its Taylor series: 1/2 + r/6 + ... + r^5/5040. */
+static inline float mf__exp_tail(float r) {
+    float p = 1.0f / 5040;
+    p = mf__madd(p, r, 1.0f / 720);
+    p = mf__madd(p, r, 1.0f / 120);
+    p = mf__madd(p, r, 1.0f / 24);
+    p = mf__madd(p, r, 1.0f / 6);
+    return mf__madd(p, r, 0.5f);
+}
+
 /* exp(x) = 2^n exp(r), |r| <= log(2) / 2, with n from the low bits of x / log(2) + 1.5 * 2^23, log(2) in two parts and
  * the Taylor series to r^7 (its remainder, r^8 / 8!, is 5e-9). 2^n goes in as two factors because n reaches 128
  * and -150. Relative error below 1.5e-7 on normal results; 0 for -inf, inf above 88.72, NaN stays. */
 static inline float mf__expf(float x) {
     x = x < -104.0f ? -104.0f : x;
     x = x > 89.0f ? 89.0f : x;
-    const float shifted = mf__madd(x, 1.44269504f, 12582912.0f);
-    const float n = shifted - 12582912.0f;
-    float r = mf__madd(n, -0.693359375f, x);
-    r = mf__madd(n, 2.12194440e-4f, r);
-    float p = 1.0f / 5040;
-    p = mf__madd(p, r, 1.0f / 720);
-    p = mf__madd(p, r, 1.0f / 120);
-    p = mf__madd(p, r, 1.0f / 24);
-    p = mf__madd(p, r, 1.0f / 6);
-    p = mf__madd(p, r, 0.5f);
+    float r;
+    const float shifted = mf__exp_reduce(&r, x);
+    float p = mf__exp_tail(r);
     p = mf__madd(p, r, 1.0f);
     p = mf__madd(p, r, 1.0f);
     /* bit patterns: 1.5 * 2^23 is 0x4b400000, so the difference is n, and halving it by a shift of the biased value
