@@ -226,4 +226,19 @@ function M.no_leaks(fn)
   if after ~= before then error(("live bytes went from %d to %d\n%s"):format(before, after, mf.memory_report()), 2) end
 end
 
+--- Runs a command of the shell.
+-- @treturn boolean whether it ended well
+function M.shell(command)
+  local status = os.execute(command)
+  return status == true or status == 0
+end
+
+--- The bytes of a file.
+function M.read_file(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
 return M

@@ -8,17 +8,7 @@ local C = binding.C
 
 local folder
 
-local function shell(command)
-  local status = os.execute(command)
-  return status == true or status == 0
-end
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
+local shell, read = support.shell, support.read_file
 
 local function write(path, text)
   local file = assert(io.open(path, "wb"))
