@@ -41,6 +41,7 @@ static inline mf_status mf__attention_check(const char *op, const mf_attention_a
     const int64_t width = mf__max_i64(a->dqk, mf__max_i64(a->dv, a->dz));
     if (!mf__is_real(a->dtype))
         return mf__fail(MF_EDTYPE, "%s: element type %s, expected float32 or float64", op, mf_dtype_name(a->dtype));
+    if (a->operand) return mf__fail(MF_ESUPPORT, "%s: operands of 16 bits are taken on a GPU only", op);
     if (width > 0 && a->heads > INT_MAX / width)
         return mf__fail(MF_ESUPPORT, "%s: %lld heads of width %lld: a residue's row must stay under 2^31 elements", op,
                         (long long)a->heads, (long long)width);

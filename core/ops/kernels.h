@@ -56,7 +56,7 @@ enum { MF_BINARY_add, MF_BINARY_sub, MF_BINARY_mul, MF_BINARY_div, MF_BINARY_pow
 enum { MF_REDUCE_sum, MF_REDUCE_max, MF_REDUCE_min, MF_REDUCE_argmax, MF_REDUCE_argmin };
 enum { MF_RANDOM_UNIFORM, MF_RANDOM_NORMAL, MF_RANDOM_TRUNCATED };
 
-/* C = alpha op(A) op(B) + beta C (+ bias over rows), batched. Row-major; op transposes the last two axes. */
+/* C = activation(alpha op(A) op(B) + beta C (+ bias over rows)), batched. Row-major; op transposes the last two axes. */
 typedef struct mf_gemm {
     int dtype, transpose_a, transpose_b, precision;
     int64_t m, n, k, batch;
@@ -64,6 +64,8 @@ typedef struct mf_gemm {
     double alpha, beta;
     const void *a, *b, *bias;     /* bias (n) or NULL */
     void *c;
+    int activation;               /* MF_ACTIVATION_* */
+    void *sums;                   /* NULL, or (m) = the sums over k of op(A) as stored; only with transpose_a and one matrix */
 } mf_gemm;
 
 /* Packed attention. q, k (N, H, dqk), v (N, H, dv), key_bias (N, H) float or NULL; out (N, H, dv), lse (N, H).
@@ -82,6 +84,10 @@ typedef struct mf_attention_args {
     const void *pair_bias, *pair_value, *dpair_out;
     const void *pair_out_in;                    /* pair_out again, for backward */
     void *pair_out, *dpair_bias, *dpair_value;
+    /* operands that are 16 bits already (`cuda` only; attention, not pair_attention): */
+    int operand;                  /* 0: q, k, v have `dtype`; else MF_FLOAT16 or MF_BFLOAT16, and `precision` says the same */
+    int64_t ldq, ldv;             /* then row i, head h of q and k begins at element (i H + h) ldq, of v at (i H + h) ldv; both */
+                                  /* multiples of 8, zeros from the widths up to them; gradients stay as above, in `dtype` float32 */
 } mf_attention_args;
 
 /* Row-wise geometry: one small function per residue; widths in elements of each operand, in order.
@@ -192,6 +198,16 @@ struct mf_backend {
     mf_status (*adam)(mf_device *d, int dtype, int64_t n, void *p, void *m, void *v, const void *g, const mf_adam_params *params);
     mf_status (*sgd)(mf_device *d, int dtype, int64_t n, void *p, void *velocity, const void *g, double lr, double momentum, double weight_decay);
     mf_status (*sum_squares)(mf_device *d, int dtype, int64_t n, const void *x, double *out);   /* adds to *out, on the host */
+
+    /* memory and capture; NULL where a backend has no such thing */
+    void (*flush)(mf_device *d);                                            /* gives cached blocks back */
+    mf_status (*capture_begin)(mf_device *d, void **graph);                 /* from here launches are recorded, not run; *graph: NULL, or one whose memory is shared */
+    mf_status (*capture_end)(mf_device *d, int keep);                       /* ready to replay, or (not keep) forgotten */
+    mf_status (*capture_draw)(mf_device *d, mf_rng rng);                    /* this generator is drawn from: its replays advance */
+    mf_status (*graph_replay)(mf_device *d, void *graph, const uint64_t *advance); /* advance of each generator, in order of capture_draw */
+    void (*graph_release)(mf_device *d, void *graph);
+    mf_status (*profile_begin)(mf_device *d);
+    mf_status (*profile_end)(mf_device *d, mf_profile_row *rows, int64_t most, int64_t *count); /* by time, largest first */
 };
 
 extern const mf_backend mf__cpu_backend;    /* core/cpu/backend.c */
