@@ -1,5 +1,5 @@
 /* activation.h: the functions behind the unary kernels, in float (vectorised, relative error below 2e-7, Phi 3.3e-7) and in double
- * (libm): names end in _f32 and _f64.
+ * (libm): names end in _f32 and _f64. CUDA kernels compile this same text.
  *
  *     mf__expm1, mf__tanh, mf__sigmoid
  *     mf__cdf       Phi(x), the normal distribution function     mf__density   phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
@@ -11,7 +11,7 @@
 
 /* exp(x) - 1 for x >= 0 (NaN stays): 2^n (1 + p) - 1 = (2^n - 1) + 2^n p with p = exp(r) - 1 free of cancellation.
  * Above 40 the caller does not see the difference from exp(40), so n stays far from overflow. */
-static inline float mf__expm1_positive(float x) {
+MF_DEVICE_FUNCTION static inline float mf__expm1_positive(float x) {
     x = x > 40.0f ? 40.0f : x;
     float r;
     const float shifted = mf__exp_reduce(&r, x);
@@ -22,40 +22,40 @@ static inline float mf__expm1_positive(float x) {
 }
 
 /* tanh(x) = e / (e + 2), e = exp(2 |x|) - 1. */
-static inline float mf__tanh_f32(float x) {
+MF_DEVICE_FUNCTION static inline float mf__tanh_f32(float x) {
     const float e = mf__expm1_positive(2 * fabsf(x));
     return copysignf(e / (e + 2.0f), x);
 }
-static inline double mf__tanh_f64(double x) { return tanh(x); }
+MF_DEVICE_FUNCTION static inline double mf__tanh_f64(double x) { return tanh(x); }
 
 /* exp(-|x|) only: 1 / (1 + exp(-x)) would give 0 where exp(-x) overflows before the result underflows. */
-static inline float mf__sigmoid_f32(float x) {
+MF_DEVICE_FUNCTION static inline float mf__sigmoid_f32(float x) {
     const float e = mf__expf(-fabsf(x));
     return (x < 0 ? e : 1.0f) / (1.0f + e);
 }
-static inline double mf__sigmoid_f64(double x) {
+MF_DEVICE_FUNCTION static inline double mf__sigmoid_f64(double x) {
     const double e = exp(-fabs(x));
     return (x < 0 ? e : 1.0) / (1.0 + e);
 }
 
 /* exp(-x^2 / 2) = e - e r / 2 with e from the rounded square and r its rounding error: left out, r would cost x^2 / 2
  * units. The high part of x has 12 bits, so its square and the difference from the rounded one are exact. */
-static inline float mf__gauss_f32(float x) {
+MF_DEVICE_FUNCTION static inline float mf__gauss_f32(float x) {
     const float high = mf__bits_float(mf__float_bits(x) & 0xfffff000u), square = x * x;
-    const float r = (high * high - square) + (x - high) * (x + high);
+    const float r = mf__madd(high, high, -square) + (x - high) * (x + high);
     const float e = mf__expf(-0.5f * square);
     return mf__madd(-0.5f * r, e, e);
 }
-static inline float mf__density_f32(float x) {
+MF_DEVICE_FUNCTION static inline float mf__density_f32(float x) {
     x = x > 20.0f ? 20.0f : x;           /* 0 by then; and inf - inf must not arise */
     x = x < -20.0f ? -20.0f : x;
     return 0.39894228f * mf__gauss_f32(x);
 }
-static inline double mf__density_f64(double x) { return 0.3989422804014327 * exp(-0.5 * x * x); }
+MF_DEVICE_FUNCTION static inline double mf__density_f64(double x) { return 0.3989422804014327 * exp(-0.5 * x * x); }
 
 /* Phi(-x) = exp(-x^2 / 2) M(x) for x >= 0; M(x) (x + 3) is smooth in t = (x - 3) / (x + 3) in [-1, 1], and a
  * polynomial of degree 11 (Chebyshev interpolation, written out in powers) has it to 1e-8. */
-static inline float mf__cdf_f32(float x) {
+MF_DEVICE_FUNCTION static inline float mf__cdf_f32(float x) {
     float a = fabsf(x);
     a = a > 20.0f ? 20.0f : a;
     const float t = (a - 3.0f) / (a + 3.0f);
@@ -74,11 +74,11 @@ static inline float mf__cdf_f32(float x) {
     const float below = p / (a + 3.0f) * mf__gauss_f32(a);
     return x > 0 ? 1.0f - below : below;
 }
-static inline double mf__cdf_f64(double x) { return 0.5 * erfc(-0.7071067811865476 * x); }
+MF_DEVICE_FUNCTION static inline double mf__cdf_f64(double x) { return 0.5 * erfc(-0.7071067811865476 * x); }
 
 /* max(x, 0) + log(1 + u), u = exp(-|x|), and log(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3, by its series, whose
  * first term is written 2 s = u - s u. */
-static inline float mf__softplus_f32(float x) {
+MF_DEVICE_FUNCTION static inline float mf__softplus_f32(float x) {
     const float u = mf__expf(-fabsf(x)), s = u / (2.0f + u), z = s * s;
     float p = 2.0f / 17;
     p = mf__madd(p, z, 2.0f / 15);
@@ -91,14 +91,14 @@ static inline float mf__softplus_f32(float x) {
     const float y = u + s * (p * z - u) + (x < 0 ? 0.0f : x);
     return x > 20.0f ? x : y;
 }
-static inline double mf__softplus_f64(double x) {
+MF_DEVICE_FUNCTION static inline double mf__softplus_f64(double x) {
     return x > 20 ? x : (x < 0 ? 0 : x) + log1p(exp(-fabs(x)));
 }
 
 /* The rest by one name for both types. */
 #define MF__BOTH(name, float_call, double_call)                          \
-    static inline float mf__##name##_f32(float x) { return float_call; } \
-    static inline double mf__##name##_f64(double x) { return double_call; }
+    MF_DEVICE_FUNCTION static inline float mf__##name##_f32(float x) { return float_call; } \
+    MF_DEVICE_FUNCTION static inline double mf__##name##_f64(double x) { return double_call; }
 MF__BOTH(exp, mf__expf(x), exp(x))
 MF__BOTH(log, logf(x), log(x))
 MF__BOTH(sqrt, sqrtf(x), sqrt(x))
@@ -107,8 +107,8 @@ MF__BOTH(cos, cosf(x), cos(x))
 MF__BOTH(acos, acosf(x), acos(x))
 MF__BOTH(floor, floorf(x), floor(x))
 #undef MF__BOTH
-static inline float mf__pow_f32(float x, float y) { return powf(x, y); }
-static inline double mf__pow_f64(double x, double y) { return pow(x, y); }
-static inline float mf__atan2_f32(float y, float x) { return atan2f(y, x); }
-static inline double mf__atan2_f64(double y, double x) { return atan2(y, x); }
+MF_DEVICE_FUNCTION static inline float mf__pow_f32(float x, float y) { return powf(x, y); }
+MF_DEVICE_FUNCTION static inline double mf__pow_f64(double x, double y) { return pow(x, y); }
+MF_DEVICE_FUNCTION static inline float mf__atan2_f32(float y, float x) { return atan2f(y, x); }
+MF_DEVICE_FUNCTION static inline double mf__atan2_f64(double y, double x) { return atan2(y, x); }
 #endif

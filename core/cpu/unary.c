@@ -1,9 +1,8 @@
 /* unary.c: y = f(x) and dx = dy f'(x) for every row of MF_UNARY_LIST, and dropout and rounding to 16 bits.
  *
- * TABLE restates the list as C for one type: `x` is the input, `y` the output, of which the derivative gets the one
- * that the list keeps. For each name it makes <name>_f32, <name>_f64 (forward rows) and <name>_grad_f32,
- * <name>_grad_f64 (backward rows). NaN passes through every one, also through comparisons. */
-#include "activation.h"
+ * For each name of the table in unary.h it makes <name>_f32, <name>_f64 (forward rows) and <name>_grad_f32,
+ * <name>_grad_f64 (backward rows). */
+#include "unary.h"
 #include "each_row.h"
 #include "../base/philox.h"
 
@@ -12,40 +11,6 @@
 #endif
 
 typedef struct unary_params { double p0, p1; } unary_params;
-
-#define TABLE(X, T, s) \
-    X(T, s, affine, p0 * x + p1, p0) \
-    X(T, s, pow_scalar, mf__pow_##s(x, p0), p0 == 0 ? 0 : p0 * mf__pow_##s(x, p0 - 1)) \
-    X(T, s, clamp, x < p0 ? p0 : x > p1 ? p1 : x, x < p0 || x > p1 ? 0 : 1) \
-    X(T, s, neg, -x, -1) \
-    X(T, s, abs, x < 0 ? -x : x + 0, x > 0 ? 1 : x < 0 ? -1 : x) \
-    X(T, s, sign, x > 0 ? 1 : x < 0 ? -1 : x, 0) \
-    X(T, s, floor, mf__floor_##s(x), 0) \
-    X(T, s, exp, mf__exp_##s(x), y) \
-    X(T, s, log, mf__log_##s(x), 1 / x) \
-    X(T, s, sqrt, mf__sqrt_##s(x), (T)0.5 / y) \
-    X(T, s, rsqrt, 1 / mf__sqrt_##s(x), (T)-0.5 * y * y * y) \
-    X(T, s, square, x * x, 2 * x) \
-    X(T, s, reciprocal, 1 / x, -y * y) \
-    X(T, s, sin, mf__sin_##s(x), mf__cos_##s(x)) \
-    X(T, s, cos, mf__cos_##s(x), -mf__sin_##s(x)) \
-    X(T, s, acos, mf__acos_##s(x), -1 / mf__sqrt_##s((1 - x) * (1 + x))) \
-    X(T, s, tanh, mf__tanh_##s(x), (1 - y) * (1 + y)) \
-    X(T, s, sigmoid, mf__sigmoid_##s(x), y * (1 - y)) \
-    X(T, s, relu, x < 0 ? 0 : x, y > 0 ? 1 : 0) \
-    X(T, s, gelu, x < -20 ? 0 : x * mf__cdf_##s(x), mf__cdf_##s(x) + (x < -20 || x > 20 ? 0 : x * mf__density_##s(x))) \
-    X(T, s, silu, x < -100 ? 0 : x * mf__sigmoid_##s(x), silu_derivative_##s(x)) \
-    X(T, s, softplus, mf__softplus_##s(x), x > 20 ? 1 : mf__sigmoid_##s(x))
-
-/* s (1 + x (1 - s)); 1 - sigmoid(x) is sigmoid(-x), and x stops where that product is 0. */
-static inline float silu_derivative_f32(float x) {
-    const float s = mf__sigmoid_f32(x), bounded = x < -100 ? -100 : x > 100 ? 100 : x;
-    return s * (1 + bounded * mf__sigmoid_f32(-x));
-}
-static inline double silu_derivative_f64(double x) {
-    const double s = mf__sigmoid_f64(x), bounded = x < -700 ? -700 : x > 700 ? 700 : x;
-    return s * (1 + bounded * mf__sigmoid_f64(-x));
-}
 
 /* Forward and backward rows: stride 1 in a loop of its own so that it is vectorised. */
 #define ROWS(T, s, name, f, df)                                                                               \
@@ -73,8 +38,8 @@ static inline double silu_derivative_f64(double x) {
         else                                                                                                  \
             for (int64_t i = 0; i < n; i++) dx[i * s0] = dy[i * s1] * name##_slope_##s(v[i * s2], p0, p1);    \
     }
-TABLE(ROWS, float, f32)
-TABLE(ROWS, double, f64)
+MF_UNARY_TABLE(ROWS, float, f32)
+MF_UNARY_TABLE(ROWS, double, f64)
 
 /* Price of an element in elementary operations, for the decision to fork. */
 static int64_t cost_of(int op) {
@@ -131,10 +96,10 @@ static mf_status unary_integer(mf_device *d, const mf_iter *it, int op, double p
 
 mf_status mf__cpu_unary(mf_device *d, const mf_iter *it, int op, double p0, double p1) {
 #define ROW(T, s, name, f, df) name##_##s,
-    static mf__row *const f32[] = {TABLE(ROW, float, f32)};
-    static mf__row *const f64[] = {TABLE(ROW, double, f64)};
+    static mf__row *const f32[] = {MF_UNARY_TABLE(ROW, float, f32)};
+    static mf__row *const f64[] = {MF_UNARY_TABLE(ROW, double, f64)};
 #undef ROW
-    _Static_assert(sizeof f32 / sizeof *f32 == MF_UNARY_COUNT, "TABLE has the rows of MF_UNARY_LIST");
+    _Static_assert(sizeof f32 / sizeof *f32 == MF_UNARY_COUNT, "MF_UNARY_TABLE has the rows of MF_UNARY_LIST");
     const unary_params p = {p0, p1};
     switch (mf__computed_in(it->operand[0].dtype)) {
     case MF_FLOAT32: mf__each_row_float(d, it, cost_of(op), f32[op], &p, 0); return MF_OK;
@@ -146,8 +111,8 @@ mf_status mf__cpu_unary(mf_device *d, const mf_iter *it, int op, double p0, doub
 
 mf_status mf__cpu_unary_grad(mf_device *d, const mf_iter *it, int op, double p0, double p1) {
 #define ROW(T, s, name, f, df) name##_grad_##s,
-    static mf__row *const f32[] = {TABLE(ROW, float, f32)};
-    static mf__row *const f64[] = {TABLE(ROW, double, f64)};
+    static mf__row *const f32[] = {MF_UNARY_TABLE(ROW, float, f32)};
+    static mf__row *const f64[] = {MF_UNARY_TABLE(ROW, double, f64)};
 #undef ROW
     const unary_params p = {p0, p1};
     mf_iter full = *it;
