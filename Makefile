@@ -35,9 +35,11 @@ LUA     := $(shell find lua -name '*.lua' 2>/dev/null)
 LUAJIT_CFLAGS = $(shell pkg-config --cflags luajit)
 LUAJIT_LIBS   = $(shell pkg-config --libs luajit)
 
-.PHONY: all
-all: $(LIBRARY) $(BUILD)/moonfold ## build the library and the program
-	@echo "cuda: $(if $(NVCC),$(NVCC) found$(if $(wildcard cuda/*.cu),,; the CUDA backend has no kernels yet),no nvcc on the PATH); CPU backend built"
+.PHONY: all cpu cuda
+all: cpu $(if $(NVCC),cuda) ## build the library, the program, and the CUDA backend where nvcc is
+	@echo "cuda: $(if $(NVCC),built with $(NVCC) for $(CUDA_ARCH),no nvcc on the PATH; CPU backend only)"
+
+cpu: $(LIBRARY) $(BUILD)/moonfold ## build the library and the program alone
 
 $(LIBRARY): $(OBJECTS)
 	@echo "  link  $@"
@@ -56,6 +58,32 @@ $(BUILD)/%.o: %.c Makefile
 
 -include $(OBJECTS:.o=.d) $(PROGRAM:.o=.d)
 
+# ---- the CUDA backend: a library of its own, loaded when a GPU is asked for ----
+
+# Machine code for these, and PTX of the first: the driver compiles it for what is newer.
+CUDA_ARCH    ?= 80 90a
+CUDA_SOURCES := $(sort $(wildcard cuda/*.cu))
+CUDA_OBJECTS := $(CUDA_SOURCES:%.cu=$(BUILD)/%.o)
+CUDA_HOME     = $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+NVCC_FLAGS    = -std=c++20 -O3 -lineinfo $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a)$(,)code=sm_$(a)) \
+                -gencode arch=compute_$(firstword $(CUDA_ARCH))$(,)code=compute_$(firstword $(CUDA_ARCH)) \
+                -Xcompiler -fPIC$(,)-fvisibility=hidden$(,)-Wall $(if $(WERROR),-Werror all-warnings) $(if $(PARTIAL),-DMF_PARTIAL)
+CUDA_LIBRARY := $(BUILD)/libmoonfold_cuda.so
+
+cuda: $(CUDA_LIBRARY) ## build libmoonfold_cuda.so for CUDA_ARCH
+
+$(CUDA_LIBRARY): $(CUDA_OBJECTS) $(LIBRARY)
+	@echo "  link  $@"
+	$(Q)$(NVCC) -shared -cudart static -o $@ $(CUDA_OBJECTS) -L$(BUILD) -lmoonfold -lcublasLt $(if $(PARTIAL),,-Xlinker -z$(,)defs) \
+	    -Xlinker -rpath$(,)'$$ORIGIN' -Xlinker -rpath$(,)$(CUDA_HOME)/lib64
+
+$(BUILD)/cuda/%.o: cuda/%.cu Makefile
+	@mkdir -p $(@D)
+	@echo "  nvcc  $<"
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -c -o $@ $<
+
+-include $(CUDA_OBJECTS:.o=.d)
+
 # ---- what a user runs ----
 
 JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))   # unless -j was given
@@ -71,7 +99,7 @@ setup: ## install the Debian packages that are missing (root or sudo)
 
 .PHONY: demo
 demo: setup ## prepare real structures, train a small model, sample backbones (data=DIR for your own)
-	$(Q)$(MAKE) --no-print-directory $(JOBS) all
+	$(Q)$(MAKE) --no-print-directory $(JOBS) cpu
 	$(Q)$(BUILD)/moonfold scripts/demo.lua $(if $(data),data=$(data)) $(if $(out),out=$(out))
 
 .PHONY: test
@@ -107,7 +135,7 @@ check: check-warnings check-lua check-length check-cuda check-sanitize ## warnin
 .PHONY: check-warnings
 check-warnings: ## build with every compiler here, warnings as errors
 	$(Q)for cc in gcc clang; do command -v $$cc >/dev/null || continue; echo "check: $$cc -Werror"; \
-	    $(CHECK) -s BUILD=$(BUILD)/check-$$cc CC=$$cc OPT=-O2 WERROR=-Werror all >/dev/null || exit 1; done
+	    $(CHECK) -s BUILD=$(BUILD)/check-$$cc CC=$$cc OPT=-O2 WERROR=-Werror cpu >/dev/null || exit 1; done
 
 .PHONY: check-lua
 check-lua: ## luacheck over everything
@@ -119,17 +147,14 @@ check-length: ## no file over its limit: 800 lines of C, 400 of Lua
 	find lua scripts examples -name '*.lua' -exec awk 'END { if (NR > 400) print FILENAME ": " NR " lines" }' {} \; >> $(BUILD)/long; \
 	if [ -s $(BUILD)/long ]; then cat $(BUILD)/long; exit 1; fi
 
-CUDA_ARCH    ?= sm_80 sm_90a
-CUDA_SOURCES := $(sort $(wildcard cuda/*.cu))
 .PHONY: check-cuda
-check-cuda: ## compile every CUDA source for CUDA_ARCH where nvcc is
-	$(Q)$(if $(and $(NVCC),$(CUDA_SOURCES)),mkdir -p $(BUILD)/cuda; for arch in $(CUDA_ARCH); do for f in $(CUDA_SOURCES); do \
-	    $(NVCC) -arch=$$arch -Xcompiler -fPIC -c -o $(BUILD)/cuda/check.o $$f || exit 1; done; done,echo "check: no CUDA sources or no nvcc: nothing to compile")
+check-cuda: ## build the CUDA backend with warnings as errors where nvcc is
+	$(Q)$(if $(NVCC),$(CHECK) $(if $(V),,-s) WERROR=-Werror cuda,echo "check: no nvcc: the CUDA backend was not compiled")
 
 SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
 .PHONY: check-sanitize
 check-sanitize: ## run the specs under AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer
-	$(Q)$(CHECK) -s BUILD=$(BUILD)/asan OPT=-O1 SANITIZE="$(SANITIZERS)" all >/dev/null
+	$(Q)$(CHECK) -s BUILD=$(BUILD)/asan OPT=-O1 SANITIZE="$(SANITIZERS)" cpu >/dev/null
 	$(Q)rm -f $(BUILD)/asan/report.*    # shells and compilers that the specs run lose memory too: only what names us counts
 	$(Q)LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:allocator_may_return_null=1:log_path=$(BUILD)/asan/report \
@@ -145,10 +170,10 @@ check-long: check ## everything, the slow specs too
 # ---- installing ----
 
 .PHONY: install
-install: all ## copy library, program, header and Lua modules under PREFIX (DESTDIR is honoured)
+install: all ## copy libraries, program, header and Lua modules under PREFIX (DESTDIR is honoured)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/moonfold
 	install -m 755 $(BUILD)/moonfold $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(LIBRARY) $(if $(NVCC),$(CUDA_LIBRARY)) $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 core/moonfold.h $(DESTDIR)$(PREFIX)/include/
 	cp -R lua scripts examples $(DESTDIR)$(PREFIX)/share/moonfold/
 	printf 'prefix=%s\nName: moonfold\nDescription: SE(3) modeling toolkit\nVersion: %s\nLibs: -L$${prefix}/lib -lmoonfold\nCflags: -I$${prefix}/include\n' \

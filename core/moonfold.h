@@ -44,6 +44,7 @@ enum { MF_FLOAT32, MF_FLOAT64, MF_BFLOAT16, MF_FLOAT16, MF_INT32, MF_INT64, MF_B
 enum { MF_CPU = 0, MF_NULL = 256, MF_CUDA = 512 };            /* a device is kind + index: MF_CUDA + 1 */
 enum { MF_MAX_DIMS = 8 };
 enum { MF_EXACT, MF_FP16, MF_BF16, MF_TF32 };                 /* what matrix products round their operands to */
+enum { MF_ACTIVATION_NONE, MF_ACTIVATION_RELU };              /* what mf_linear_act applies to its result */
 
 typedef struct mf_ctx mf_ctx;             /* devices, limits, the record of operations */
 typedef struct mf_tensor mf_tensor;       /* a strided view of a storage, reference counted */
@@ -66,6 +67,12 @@ mf_status mf_ctx_open(mf_ctx **out);
 void mf_ctx_release(mf_ctx *ctx);                             /* legal before its tensors go: it lives until the last */
 mf_status mf_ctx_threads(mf_ctx *ctx, int threads);           /* CPU threads, 0 for all cores */
 int mf_ctx_thread_count(const mf_ctx *ctx);
+int mf_cuda_count(void);                                      /* GPUs that can be used; 0: mf_error_text() says why */
+mf_status mf_synchronize(mf_ctx *ctx, int device);            /* waits until a device has done its work; raises what it found to be wrong */
+int mf_deterministic(mf_ctx *ctx, int enabled);               /* 1: bitwise repeatable, only sums of fixed order; returns the previous setting */
+int mf_is_deterministic(const mf_ctx *ctx);
+mf_status mf_ctx_products(mf_ctx *ctx, int precision);        /* of matmul and linear on float32: MF_EXACT (default), MF_TF32 or MF_BF16 */
+int mf_ctx_product_precision(const mf_ctx *ctx);
 int mf_grad_enabled(const mf_ctx *ctx);
 int mf_grad_enable(mf_ctx *ctx, int enabled);                 /* returns the previous setting */
 
@@ -77,14 +84,40 @@ typedef struct mf_memory {
     int64_t allocations;  /* storages ever made */
     int64_t limit;        /* hard limit in bytes, 0 for none */
     int64_t soft_limit;   /* bytes; grows by 1.4 when a collection frees too little */
+    int64_t reserved;     /* bytes that the backend holds from the system, cached ones too (GPUs) */
+    int64_t total;        /* bytes that the device has (GPUs) */
 } mf_memory;
 mf_status mf_memory_get(mf_memory *out, const mf_ctx *ctx, int device);
 mf_status mf_memory_reset_peak(mf_ctx *ctx, int device);
 mf_status mf_memory_limit(mf_ctx *ctx, int device, int64_t bytes);
+mf_status mf_memory_flush(mf_ctx *ctx, int device);           /* gives cached blocks back to the system */
 int mf_memory_pressure(const mf_ctx *ctx);                    /* 1 when a host's collector should run now */
 void mf_memory_collected(mf_ctx *ctx);                        /* the host has collected: adapt the soft limit */
 void mf_memory_fail_at(mf_ctx *ctx, int64_t nth);             /* tests: the nth allocation from now fails; 0 stops */
 int64_t mf_memory_report(const mf_ctx *ctx, char *text, int64_t bytes); /* the largest live tensors, a line each */
+
+/* ---- graphs: work on a device captured once and replayed with new data in the same tensors ----
+ * Between begin and end nothing runs: launches are recorded. Whatever needs the host's answer (reading a value, uploading
+ * data, waiting) is MF_ESTATE with the reason, and then mf_graph_end(g, 0) forgets the capture. Tensors made in between keep
+ * their places as long as the graph lives; generators drawn from advance at every replay as if the code ran again. */
+typedef struct mf_graph mf_graph;
+mf_status mf_graph_begin(mf_graph **out, mf_ctx *ctx, int device, mf_graph *sibling); /* sibling or NULL: share its memory */
+mf_status mf_graph_end(mf_graph *g, int keep);
+mf_status mf_graph_replay(mf_graph *g);
+void mf_graph_release(mf_graph *g);
+int mf_graph_capturing(const mf_ctx *ctx);
+
+/* ---- profile: what each kernel took ---- */
+typedef struct mf_profile_row {
+    char name[64];        /* of the kernel */
+    int64_t calls;
+    double seconds;
+    double operations;    /* 0 where the launcher does not say */
+    double bytes;
+    double bound;         /* seconds that the roofline needs: the larger of operations and bytes over the device's peaks */
+} mf_profile_row;
+mf_status mf_profile_begin(mf_ctx *ctx, int device);
+mf_status mf_profile_end(mf_profile_row *rows, int64_t most, int64_t *count, mf_ctx *ctx, int device);
 
 /* ---- random numbers: Philox 4x32-10; draw i of a call is a function of (seed, stream, counter + i) ---- */
 typedef struct mf_rng {
@@ -228,6 +261,7 @@ mf_status mf_segment_expand(mf_tensor **out, const mf_tensor *x, const mf_packin
 /* ---- products and normalisation ---- */
 mf_status mf_matmul(mf_tensor **out, const mf_tensor *a, const mf_tensor *b);        /* (..., m, k) (..., k, n), leading axes broadcast */
 mf_status mf_linear(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias); /* x W' + b; W (out, in), bias may be NULL */
+mf_status mf_linear_act(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias, int activation);
 mf_status mf_softmax(mf_tensor **out, const mf_tensor *x, int axis);
 mf_status mf_log_softmax(mf_tensor **out, const mf_tensor *x, int axis);
 mf_status mf_layer_norm(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias, double epsilon);

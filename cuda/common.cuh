@@ -27,7 +27,7 @@ extern "C" {
 }
 
 /* What a kernel found to be wrong: the first to raise it writes. Lives in pinned memory that the device sees. */
-enum { MF_FAULT_NONE, MF_FAULT_INDEX };
+enum { MF_FAULT_NONE, MF_FAULT_INDEX, MF_FAULT_FINITE };
 struct mf_fault {
     int raised;
     int what;                     /* MF_FAULT_* */
@@ -39,13 +39,16 @@ struct mf_cuda_pool;              /* pool.cu */
 struct mf_cuda_blas;              /* gemm.cu */
 struct mf_cuda_capture;           /* capture.cu */
 struct mf_cuda_profile;           /* profile.cu */
+struct mf_cuda_staging;           /* backend.cu */
 struct mf_cuda {                  /* mf_device.state */
     int index;                    /* of the GPU */
     int capability;               /* 80, 90, ... */
     int multiprocessors;
+    double peak_bytes, peak_operations[4]; /* a second, by the clocks; of MF_UNIT_*: the roofline of mf.profile */
     int64_t shared_limit;         /* bytes of shared memory that one block may ask for */
     cudaStream_t stream;
     mf_cuda_pool *pool;
+    mf_cuda_staging *staging;
     mf_cuda_blas *blas;           /* made at the first product */
     mf_cuda_capture *capture;     /* while a graph is captured */
     mf_cuda_profile *profile;     /* while mf.profile runs */
@@ -57,6 +60,7 @@ static inline mf_cuda *mf__cuda(const mf_device *d) { return (mf_cuda *)d->state
 
 mf_status mf__cuda_status(cudaError_t error, const char *what);   /* MF_OK, or the text of the error */
 mf_status mf__cuda_enter(mf_device *d);                           /* makes the GPU current; every launch does */
+void mf__cuda_blas_close(mf_device *d);                           /* gemm.cu */
 const int32_t *mf__cuda_offsets(mf_device *d, const mf_packing *packing, mf_status *status); /* count + 1, on the device */
 bool mf__cuda_deterministic(const mf_device *d);                  /* no sums whose order varies */
 
@@ -84,8 +88,9 @@ static inline __device__ mf_rng mf__draw_rng(mf_draw draw) {
     return draw.rng;
 }
 
-/* Operations and bytes (read and written once) of the next launch, for mf.profile. */
-void mf__cuda_work(mf_device *d, double operations, double bytes);
+/* Operations and bytes (read and written once) of the next launch, and the unit that does them, for mf.profile. */
+enum { MF_UNIT_FP32, MF_UNIT_FP64, MF_UNIT_TF32, MF_UNIT_FP16 };
+void mf__cuda_work(mf_device *d, double operations, double bytes, int unit = MF_UNIT_FP32);
 
 /* ---- launching ---- */
 mf_status mf__cuda_before(mf_device *d, const char *name, const void *kernel, int64_t shared_bytes);
@@ -196,12 +201,20 @@ template <class T> static __device__ inline T mf__block_sum(T x, T *slots) {
     return mf__block_all(x, slots, T(0), [](T a, T b) { return a + b; });
 }
 
-/* Notes that an index is out of range, once. */
-static __device__ inline void mf__raise_index(mf_fault *fault, const char *op, long long value, long long bound) {
+static __device__ inline void mf__raise(mf_fault *fault, int what, const char *op, long long value, long long bound) {
     if (atomicCAS(&fault->raised, 0, 1) != 0) return;
-    fault->what = MF_FAULT_INDEX;
+    fault->what = what;
     fault->value = value;
     fault->bound = bound;
     fault->op = op;
+}
+/* Notes that an index is out of range, once. */
+static __device__ inline void mf__raise_index(mf_fault *fault, const char *op, long long value, long long bound) {
+    mf__raise(fault, MF_FAULT_INDEX, op, value, bound);
+}
+/* Notes that a coordinate is not finite: `sentence` is a literal of the host that says so, with a %lld for the residue and one for the
+ * sequence, both from 1. */
+static __device__ inline void mf__raise_finite(mf_fault *fault, const char *sentence, long long residue, long long sequence) {
+    mf__raise(fault, MF_FAULT_FINITE, sentence, residue, sequence);
 }
 #endif

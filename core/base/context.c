@@ -3,6 +3,7 @@
 #include "../ops/kernels.h"
 #include "../tensor/tensor.h"
 #include "memory.h"
+#include "plugin.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -33,8 +34,14 @@ mf_status mf__ctx_device(mf_device **out, mf_ctx *ctx, int code) {
     if (ctx->n_devices == MF__MAX_DEVICES) return mf__fail(MF_EDEVICE, "device: at most %d can be open", MF__MAX_DEVICES);
     if (code == MF_CPU) return device_open(out, ctx, &mf__cpu_backend, code);
     if (code == MF_NULL) return device_open(out, ctx, &mf__null_backend, code);
-    if (code >= MF_CUDA && code < MF_CUDA + 256)
-        return mf__fail(MF_EDEVICE, "device: cuda:%d is not there (libmoonfold_cuda.so was not built)", code - MF_CUDA);
+    if (code >= MF_CUDA && code < MF_CUDA + 256) {
+        const mf_plugin *cuda;
+        MF_TRY(mf__plugin_cuda(&cuda));
+        const int count = cuda->count();
+        if (code - MF_CUDA >= count)
+            return mf__fail(MF_EDEVICE, "device: cuda:%d is not there (this machine has %d GPU%s)", code - MF_CUDA, count, count == 1 ? "" : "s");
+        return device_open(out, ctx, cuda->backend, code);
+    }
     return mf__fail(MF_EDEVICE, "device: %d is not a device code", code);
 }
 
@@ -73,7 +80,41 @@ mf_status mf_ctx_threads(mf_ctx *ctx, int threads) {
     return MF_OK;
 }
 
+int mf_cuda_count(void) {
+    const mf_plugin *cuda;
+    return mf__plugin_cuda(&cuda) == MF_OK ? cuda->count() : 0;
+}
+
+mf_status mf_synchronize(mf_ctx *ctx, int device) {
+    mf_device *d;
+    MF_TRY(mf__ctx_device(&d, ctx, device));
+    return d->backend->synchronize(d);
+}
+
+mf_status mf_memory_flush(mf_ctx *ctx, int device) {
+    mf_device *d;
+    MF_TRY(mf__ctx_device(&d, ctx, device));
+    if (d->backend->flush) d->backend->flush(d);
+    return MF_OK;
+}
+
+int mf_deterministic(mf_ctx *ctx, int enabled) {
+    int before = ctx->deterministic;
+    ctx->deterministic = enabled != 0;
+    return before;
+}
+int mf_is_deterministic(const mf_ctx *ctx) { return ctx->deterministic; }
+
 int mf_ctx_thread_count(const mf_ctx *ctx) { return ctx->devices[0]->threads; }
+int mf_ctx_product_precision(const mf_ctx *ctx) { return ctx->products; }
+
+mf_status mf_ctx_products(mf_ctx *ctx, int precision) {
+    if (precision != MF_EXACT && precision != MF_TF32 && precision != MF_BF16)   /* gradients leave the range of float16 */
+        return mf__fail(MF_EVALUE, "products: precision %d is not MF_EXACT, MF_TF32 or MF_BF16", precision);
+    ctx->products = precision;
+    return MF_OK;
+}
+
 int mf_grad_enabled(const mf_ctx *ctx) { return ctx->grad_enabled; }
 mf_rng *mf_ctx_rng(mf_ctx *ctx) { return &ctx->rng; }
 

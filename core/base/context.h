@@ -25,6 +25,9 @@ struct mf_ctx {
     mf_device *devices[MF__MAX_DEVICES]; /* opened at first use; [0] is the CPU */
     int n_devices;
     int grad_enabled;
+    int products;                 /* precision of matmul and linear on float32 */
+    int deterministic;            /* kernels whose sum order varies are forbidden */
+    struct mf_graph *graph;       /* the capture under way */
     int64_t next_id;              /* tensors and nodes, in order of making */
     int64_t next_function;        /* differentiable functions of the host */
     int64_t *dropped;             /* functions whose graph is gone, waiting to be polled */

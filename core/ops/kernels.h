@@ -108,8 +108,42 @@ enum {
     MF_ROW_UPDATE,                /* q 4, t 3, u 6, mask 1 -> q' 4, t' 3 */
     MF_ROW_UPDATE_GRAD,           /* q, t, u, mask, dq' 4, dt' 3 -> dq 4, dt 3, du 6 */
     MF_ROW_DIHEDRAL,              /* points 12 -> (sin, cos) 2 */
-    MF_ROW_DIHEDRAL_GRAD          /* points 12, d 2 -> d points 12 */
+    MF_ROW_DIHEDRAL_GRAD,         /* points 12, d 2 -> d points 12 */
+    MF_ROW_NEAREST_ROTATION       /* R 9 -> R 9 */
 };
+
+/* What stands before and after `attention` in invariant point attention: ipa/flash_ipa.c has the equations. Points and frames of one
+ * residue: (3, heads P) with the coordinate outermost; R then t, 12 numbers. Widths of a head: dqk = c + 3 P + r, with 9 P for 3 P
+ * where points are split and 3 r for r where the pair bias is in halves; dv = c + 3 Pv (split: 6 Pv) + r dz. */
+typedef struct mf_ipa_args {
+    int dtype;                    /* real; of everything but what `operand` says and the mask */
+    int operand;                  /* of the lifted q, k, v: 0 `dtype`, else MF_FLOAT16 or MF_BFLOAT16, as in mf_attention_args */
+    int halves, split;            /* the pair bias, the points as hi + lo: 0, or what hi is rounded to, MF_FP16 or MF_BF16 */
+    int64_t heads, hidden, query_points, value_points, rank, dz; /* H, c, P, Pv, r, dz; r = 0: no pairs */
+    int64_t dqk, dv, ldq, ldv;    /* widths and rows of the lifted; ld = d where operand is 0 */
+    double scale;                 /* of q . k */
+    const mf_packing *packing;
+    /* lift */
+    const void *q, *kv;           /* (N, H c), (N, H, k c | v c) */
+    const void *q_points, *kv_points, *pair_bias, *pair_value;   /* ..., (N, 2, r, H), (N, 2, r, dz) */
+    const void *head_weights, *R, *t;
+    const unsigned char *mask;    /* (N) or NULL; 0: no key */
+    const void *gauge_R, *gauge_t;/* (n, 3, 3), (n, 3): of each sequence; NULL: identity, zero */
+    void *frames;                 /* (N, 12) in the gauge: lift writes, all others read */
+    void *q_lifted, *k_lifted, *v_lifted;
+    void *key_bias;               /* (N, H) */
+    /* readout */
+    const void *attended;         /* (N, H, dv) */
+    void *features;               /* (N, H c | H Pv x | y | z | H Pv norms | H dz) */
+    /* readout_grad; reads frames, attended and pair_value too */
+    const void *dfeatures;
+    void *dattended;
+    void *dframes;                /* (N, 12), what readout gives; lift_grad adds its own */
+    /* lift_grad; reads q_points, kv_points, head_weights, frames, gauge_R and dframes too; any result may be NULL */
+    const void *dq_lifted, *dk_lifted, *dv_lifted, *dkey_bias;   /* (N, H, dqk), (N, H, dqk), (N, H, dv), (N, H) of `dtype` */
+    void *dq, *dkv, *dq_points, *dkv_points, *dpair_bias, *dhead_weights, *dR, *dt;
+    void *dpair_value;            /* (N, 2, r, dz): readout_grad writes the first half of each row, lift_grad the second */
+} mf_ipa_args;
 
 typedef struct mf_pair_loss_args {
     int dtype;
@@ -208,6 +242,17 @@ struct mf_backend {
     void (*graph_release)(mf_device *d, void *graph);
     mf_status (*profile_begin)(mf_device *d);
     mf_status (*profile_end)(mf_device *d, mf_profile_row *rows, int64_t most, int64_t *count); /* by time, largest first */
+
+    /* linear layers: dbias (columns) = sums over the rows of dz, or NULL. dz = dy where y > 0, else 0; without y, dz is dy and not written.
+     * dy has rows `ld` apart; y and dz are contiguous */
+    mf_status (*bias_grad)(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t ld, const void *dy, const void *y, void *dz, void *dbias);
+
+    /* invariant point attention around `attention` */
+    int stores_16_bits;           /* 1: attention takes 16-bit operands, so lift makes them */
+    mf_status (*lift)(mf_device *d, const mf_ipa_args *a);
+    mf_status (*lift_grad)(mf_device *d, const mf_ipa_args *a);
+    mf_status (*readout)(mf_device *d, const mf_ipa_args *a);
+    mf_status (*readout_grad)(mf_device *d, const mf_ipa_args *a);
 };
 
 extern const mf_backend mf__cpu_backend;    /* core/cpu/backend.c */

@@ -1,6 +1,7 @@
 /* random.c: in-place draws. Each call takes as many positions of the generator as it says and moves its counter on by
  * that many, on success only, so a failed draw can be repeated. */
 #include "op.h"
+#include "../base/graph.h"
 #include "../base/philox.h"
 
 typedef struct draw {
@@ -24,6 +25,7 @@ static mf_status call_kernel(mf_tensor *x, mf_rng rng, const draw *a) {
 /* `positions` is what the draw takes of the generator. */
 static mf_status fill_in(const char *op, mf_tensor *x, mf_rng *rng, int64_t positions, const draw *a) {
     if (!rng) rng = mf_ctx_rng(x->ctx);
+    MF_TRY(mf__graph_draws(x, rng));
     if (mf_tensor_contiguous(x)) {
         MF_TRY(mf__writable(op, x));
         MF_TRY(call_kernel(x, *rng, a));

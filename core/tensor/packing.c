@@ -5,6 +5,8 @@
  *
  * The host keeps the offsets, so that no kernel launch waits for a device to tell how long a sequence is. */
 #include "tensor.h"
+#include "../base/memory.h"
+#include "../ops/kernels.h"
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -48,9 +50,33 @@ mf_packing *mf__packing_retain(const mf_packing *packing) {
 void mf_packing_release(mf_packing *p) {
     if (!p || --p->references > 0) return;
     mf_ctx *ctx = p->ctx;
+    for (int i = 0; i < p->n_copies; i++) mf__device_free(p->copies[i].device, p->copies[i].data, (p->count + 1) * (int64_t)sizeof(int32_t));
+    free(p->copies);
     free(p->offsets);
     free(p);
     mf_ctx_release(ctx);
+}
+
+mf_status mf__packing_offsets_on(const int32_t **out, const mf_packing *packing, mf_device *device) {
+    mf_packing *p = (mf_packing *)packing;   /* what is written is a cache */
+    *out = NULL;
+    for (int i = 0; i < p->n_copies; i++)
+        if (p->copies[i].device == device) { *out = p->copies[i].data; return MF_OK; }
+    const int64_t bytes = (p->count + 1) * (int64_t)sizeof(int32_t);
+    struct mf_packing_copy *copies = realloc(p->copies, (size_t)(p->n_copies + 1) * sizeof *copies);
+    if (!copies) return mf__fail(MF_ENOMEM, "packing: out of memory");
+    p->copies = copies;
+    int32_t *offsets = mf__host_alloc(p->ctx, (size_t)bytes);
+    if (!offsets) return MF_ENOMEM;
+    for (int64_t i = 0; i <= p->count; i++) offsets[i] = (int32_t)p->offsets[i];
+    void *data = NULL;
+    mf_status status = mf__device_alloc(device, &data, bytes);
+    if (status == MF_OK && (status = device->backend->upload(device, data, offsets, bytes)) != MF_OK) mf__device_free(device, data, bytes);
+    free(offsets);
+    if (status != MF_OK) return status;
+    copies[p->n_copies++] = (struct mf_packing_copy){device, data};
+    *out = data;
+    return MF_OK;
 }
 
 int64_t mf_packing_count(const mf_packing *p) { return p->count; }

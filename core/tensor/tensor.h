@@ -51,8 +51,14 @@ struct mf_packing {
     int64_t count, total, longest, pairs;
     int64_t *offsets;             /* count + 1, on the host */
     int64_t *pair_offsets;        /* count + 1: first pair of each sequence */
+    struct mf_packing_copy { mf_device *device; void *data; } *copies; /* offsets as int32 on devices, made when asked for */
+    int n_copies;
 };
 mf_packing *mf__packing_retain(const mf_packing *packing);
+#pragma GCC visibility push(default)   /* backends in libraries of their own use it */
+/* The offsets, count + 1 of int32, on a device; they live as long as the packing. */
+mf_status mf__packing_offsets_on(const int32_t **out, const mf_packing *packing, mf_device *device);
+#pragma GCC visibility pop
 
 typedef struct mf_text { char text[96]; } mf_text;
 mf_text mf__shape(const mf_tensor *x);                          /* "(5, 4, 3)" */
