@@ -10,6 +10,7 @@
  * Memory: 56 bytes a residue besides the result (68 in double). Rows are independent of each other and of the thread count. */
 #include <math.h>
 #include <stdlib.h>
+#include "../geometry/features.h"
 #include "cpu.h"
 #include "tree.h"
 
@@ -50,51 +51,28 @@ mf_status mf__cpu_neighbours(mf_device *d, int dtype, const mf_packing *packing,
     return mf__fail(MF_ESUPPORT, "neighbours: geometry takes float32 or float64, not %s", mf_dtype_name(dtype));
 }
 
-/* Edges as the layers define them, in float32 whatever the distances are: lo + b step in the lower half and
- * hi - (bins - 1 - b) step in the upper. The product is rounded by itself (a statement of its own: compilers
- * contract into a fused multiply-add only within one). */
-static float edge(int64_t b, float lo, float hi, float step, int64_t bins) {
-    float offset = step * (float)(b < bins / 2 ? b : bins - 1 - b);
-    return b < bins / 2 ? lo + offset : hi - offset;
-}
-
-mf_status mf__cpu_distogram(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t bins, void *y) {
-    if (dtype != MF_FLOAT32 && dtype != MF_FLOAT64)
-        return mf__fail(MF_ESUPPORT, "distogram: geometry takes float32 or float64, not %s", mf_dtype_name(dtype));
-    float first = (float)lo, last = (float)hi, step = bins > 1 ? (last - first) / (float)(bins - 1) : 0;
-    double *edges = mf__host_alloc(d->ctx, (size_t)(bins + 1) * sizeof *edges);
-    if (!edges) return MF_ENOMEM;
-    for (int64_t b = 0; b < bins; b++) edges[b] = (double)(bins > 1 ? edge(b, first, last, step, bins) : first);
-    edges[bins] = 1e8;
-#pragma omp parallel for num_threads(mf__threads(d, n, bins + 8)) schedule(static)
+mf_status mf__cpu_distogram(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t count, void *y) {
+    if (!mf__is_real(dtype)) return mf__fail(MF_ESUPPORT, "distogram: geometry takes float32 or float64, not %s", mf_dtype_name(dtype));
+    mf_bins bins = mf__bins(lo, hi, count);
+#pragma omp parallel for num_threads(mf__threads(d, n, count + 40)) schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        double x = dtype == MF_FLOAT32 ? (double)((const float *)distance)[i] : ((const double *)distance)[i];
-        int64_t bin = 0, end = bins;  /* the last bin whose lower edge is below x */
-        while (end - bin > 1) {
-            int64_t middle = bin + (end - bin) / 2;
-            if (edges[middle] < x) bin = middle;
-            else end = middle;
-        }
-        int inside = edges[bin] < x && x < edges[bin + 1];
+        int bin = mf__bin_of(bins, dtype == MF_FLOAT32 ? (double)((const float *)distance)[i] : ((const double *)distance)[i]);
         if (dtype == MF_FLOAT32)
-            for (int64_t b = 0; b < bins; b++) ((float *)y)[i * bins + b] = inside && b == bin;
+            for (int64_t b = 0; b < count; b++) ((float *)y)[i * count + b] = b == bin;
         else
-            for (int64_t b = 0; b < bins; b++) ((double *)y)[i * bins + b] = inside && b == bin;
+            for (int64_t b = 0; b < count; b++) ((double *)y)[i * count + b] = b == bin;
     }
-    free(edges);
     return MF_OK;
 }
 
-/* sin and cos of (n pi) / max_len^(2 c / width), each operation rounded to float32 in that order: at channel 0 the
- * sine is rounding noise that trained weights have seen, so it must be the same noise. */
 mf_status mf__cpu_index_embedding(mf_device *d, int64_t n, const int32_t *index, int64_t width, double max_len, float *y) {
     int64_t half = width / 2;
     float *power = mf__host_alloc(d->ctx, (size_t)(half + 1) * sizeof *power);
     if (!power) return MF_ENOMEM;
-    for (int64_t c = 0; c < half; c++) power[c] = (float)pow((double)(float)max_len, (double)((float)(2 * c) / (float)width));
+    for (int64_t c = 0; c < half; c++) power[c] = mf__embedding_power(c, width, max_len);
 #pragma omp parallel for num_threads(mf__threads(d, n, 20 * width)) schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        float turn = (float)index[i] * 3.14159265358979f;
+        float turn = mf__embedding_turn(index[i]);
         for (int64_t c = 0; c < half; c++) {
             float angle = turn / power[c];
             y[i * width + c] = sinf(angle);

@@ -25,19 +25,23 @@ typedef struct mf_row_shape {
     int in[MF__ROW_MAX_OPERANDS], out[3];
 } mf_row_shape;
 
-static inline mf_row_shape mf__row_shape(int kind) {
-    static const mf_row_shape shapes[] = {  /* in the order of the enum */
-        {1, 1, {4}, {9}},                 {2, 1, {4, 9}, {4}},
-        {1, 1, {9}, {4}},                 {3, 1, {9, 4, 4}, {9}},
-        {2, 1, {4, 4}, {4}},              {3, 2, {4, 4, 4}, {4, 4}},
-        {1, 1, {3}, {9}},                 {2, 1, {3, 9}, {3}},
-        {1, 1, {9}, {3}},                 {2, 1, {9, 3}, {9}},
-        {3, 1, {3, 3, 3}, {9}},           {4, 3, {3, 3, 3, 9}, {3, 3, 3}},
-        {4, 2, {4, 3, 6, 1}, {4, 3}},     {6, 3, {4, 3, 6, 1, 4, 3}, {4, 3, 6}},
-        {1, 1, {12}, {2}},                {2, 1, {12, 2}, {12}},
-    };
-    return shapes[kind];
-}
+#ifdef __cplusplus
+#define MF_ROW_TABLE static constexpr  /* kernels are compiled for one kind each */
+#else
+#define MF_ROW_TABLE static const
+#endif
+MF_ROW_TABLE mf_row_shape mf__row_shapes[] = {  /* in the order of the enum */
+    {1, 1, {4}, {9}},                 {2, 1, {4, 9}, {4}},
+    {1, 1, {9}, {4}},                 {3, 1, {9, 4, 4}, {9}},
+    {2, 1, {4, 4}, {4}},              {3, 2, {4, 4, 4}, {4, 4}},
+    {1, 1, {3}, {9}},                 {2, 1, {3, 9}, {3}},
+    {1, 1, {9}, {3}},                 {2, 1, {9, 3}, {9}},
+    {3, 1, {3, 3, 3}, {9}},           {4, 3, {3, 3, 3, 9}, {3, 3, 3}},
+    {4, 2, {4, 3, 6, 1}, {4, 3}},     {6, 3, {4, 3, 6, 1, 4, 3}, {4, 3, 6}},
+    {1, 1, {12}, {2}},                {2, 1, {12, 2}, {12}},
+    {1, 1, {9}, {9}},
+};
+static inline mf_row_shape mf__row_shape(int kind) { return mf__row_shapes[kind]; }
 
 /* ---- small vectors ---- */
 
@@ -159,6 +163,30 @@ MF_DEVICE_FUNCTION static inline void mf__row_rot_to_quat(const double *R, doubl
     norm = sqrt(norm) + 0 * (R[0] + R[1] + R[2] + R[3] + R[4] + R[5] + R[6] + R[7] + R[8]);  /* NaN in, NaN out */
     for (int i = 0; i < 4; i++) q[i] = v[4 * i + top] / norm;
     mf__row_fix_sign(q, 4);
+}
+
+/* The rotation that maximises <R, Q>. What is nearly one already takes three steps Q <- Q (3 - Q'Q) / 2, whose error 1e-3 becomes
+ * 1e-6, 4e-13, 1e-25; anything else, reflections too, goes by its quaternion. */
+MF_DEVICE_FUNCTION static inline void mf__row_nearest_rotation(const double *R, double *Q) {
+    double gram[9], q[4], off = 0;
+    for (int i = 0; i < 9; i++) Q[i] = R[i];
+    for (int step = 0; step < 3; step++) {
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 3; j++) gram[3 * i + j] = Q[i] * Q[j] + Q[3 + i] * Q[3 + j] + Q[6 + i] * Q[6 + j];
+        for (int i = 0; i < 9 && step == 0; i++) {
+            double e = fabs(gram[i] - (i % 4 == 0));
+            off = e > off || e != e ? e : off;
+        }
+        if (!(off < 1e-3)) break;
+        for (int i = 0; i < 9; i += 3) {
+            double a = Q[i], b = Q[i + 1], c = Q[i + 2];
+            for (int j = 0; j < 3; j++) Q[i + j] = (3 * Q[i + j] - a * gram[j] - b * gram[3 + j] - c * gram[6 + j]) / 2;
+        }
+    }
+    double determinant = Q[0] * (Q[4] * Q[8] - Q[5] * Q[7]) - Q[1] * (Q[3] * Q[8] - Q[5] * Q[6]) + Q[2] * (Q[3] * Q[7] - Q[4] * Q[6]);
+    if (off < 1e-3 && determinant > 0) return;
+    mf__row_rot_to_quat(R, q);
+    mf__row_quat_to_rot(q, Q);
 }
 
 /* dq = sum_j v_j <v_j, dK q> / (lambda - lambda_j), the derivative of an eigenvector, carried back through the
@@ -463,7 +491,8 @@ MF_DEVICE_FUNCTION static inline void mf__row(int kind, const double *in, double
     case MF_ROW_UPDATE: mf__row_update(in, in + 4, in + 7, in[13], out, out + 4); break;
     case MF_ROW_UPDATE_GRAD: mf__row_update_grad(in, in + 7, in[13], in + 14, in + 18, out, out + 4, out + 7); break;
     case MF_ROW_DIHEDRAL: mf__row_dihedral(in, out); break;
-    default: mf__row_dihedral_grad(in, in + 12, out); break;
+    case MF_ROW_DIHEDRAL_GRAD: mf__row_dihedral_grad(in, in + 12, out); break;
+    default: mf__row_nearest_rotation(in, out); break;
     }
 }
 #endif
