@@ -300,6 +300,14 @@ mf_status mf_distogram(mf_tensor **out, const mf_tensor *distance, double lo, do
 mf_status mf_index_embedding(mf_tensor **out, const mf_tensor *index, int width, double max_len);
 mf_status mf_pair_distance_loss(mf_tensor **sum, mf_tensor **pairs, const mf_tensor *predicted, const mf_tensor *truth, const mf_tensor *mask, double cutoff, const mf_packing *packing);
     /* predicted, truth (N, A, 3), mask (N, A); per sequence: sum over ordered pairs a != b of (D - D')^2 with D < cutoff (0: all), and how many; never L x L */
+typedef struct mf_neighbour_params {
+    double lo, hi;         /* edges of the bins of distances, as mf_distogram's */
+    double max_len;        /* as mf_index_embedding's */
+    int bins, feat;        /* how many bins; width of a position's embedding, even */
+} mf_neighbour_params;
+mf_status mf_neighbour_linear(mf_tensor **out, const mf_tensor *index, const mf_tensor *distance, const mf_tensor *weight, const mf_tensor *bias, const mf_neighbour_params *params);
+    /* linear(cat(mf_distogram(distance), mf_index_embedding(index)) of each of the k neighbours) without making its input: index, distance (N, k),
+     * weight (O, k (bins + feat)), bias (O) or NULL; only weight and bias get gradients */
 mf_status mf_assignment(int32_t *row_of, const double *cost, int64_t n);             /* exact: column j goes with row row_of[j]; cost n x n row-major */
 
 /* ---- attention over packed sequences: softmax(q k' + key_bias) v, any widths, never L x L ---- */
@@ -308,6 +316,27 @@ mf_status mf_attention(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, 
 mf_status mf_pair_attention(mf_tensor **out, mf_tensor **pair_out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias,
                             const mf_tensor *pair_bias, const mf_tensor *pair_value, const mf_packing *packing);
     /* pair_bias (P, H), pair_value (P, dz) or NULL, P = mf_packing_pairs; pair_out (N, H, dz) */
+
+/* ---- flash invariant point attention from its projections to the input of linear_out, nn/ipa.lua; float32 or float64 ---- */
+enum { MF_GAUGE_CANONICAL, MF_GAUGE_CENTRED, MF_GAUGE_NONE };  /* the frame that a sequence is written in: own axes and mean, mean, as given */
+typedef struct mf_flash_ipa_inputs {
+    const mf_tensor *q, *kv;                   /* (N, H c), (N, 2 H c): k | v in each head */
+    const mf_tensor *q_points, *kv_points;     /* (N, 3 H P), (N, 3 H (P + Pv)): all x, all y, all z; P | Pv in each head */
+    const mf_tensor *pair_bias, *pair_value;   /* (N, 2, r, H), (N, 2, r, dz), or both NULL */
+    const mf_tensor *head_weights, *R, *t;     /* (H), (N, 3, 3), (N, 3) */
+    const mf_tensor *mask;                     /* (N) bool or NULL: who is a key */
+    const mf_tensor *attended, *lse;           /* of mf_flash_ipa_attend on the same inputs, or NULL: attention is not done again */
+} mf_flash_ipa_inputs;
+typedef struct mf_flash_ipa_params {
+    int heads, gauge, precision;               /* MF_GAUGE_*; MF_EXACT, MF_FP16, MF_BF16 or MF_TF32 */
+    int split;                                 /* 1: points in two halves of 16 bits */
+    double scale;                              /* of q . k; 0: sqrt(1 / (3 c)) */
+} mf_flash_ipa_params;
+mf_status mf_flash_ipa(mf_tensor **out, const mf_flash_ipa_inputs *inputs, const mf_packing *packing, const mf_flash_ipa_params *params);
+    /* (N, H c + 4 H Pv + H dz): o | o_x | o_y | o_z | norms | pair */
+mf_status mf_flash_ipa_attend(mf_tensor **out, mf_tensor **attended, mf_tensor **lse, const mf_flash_ipa_inputs *inputs, const mf_packing *packing,
+                              const mf_flash_ipa_params *params);
+    /* the same without a record, and what attention gave, (N, H, dv) and (N, H) */
 
 /* ---- optimizers: one fused pass a call, in place ---- */
 typedef struct mf_adam_params {

@@ -98,4 +98,11 @@ const mf_backend mf__cpu_backend = {
     .adam = mf__cpu_adam,
     .sgd = mf__cpu_sgd,
     .sum_squares = mf__cpu_sum_squares,
+    .bias_grad = mf__cpu_bias_grad,
+    .lift = mf__cpu_lift,
+    .lift_grad = mf__cpu_lift_grad,
+    .readout = mf__cpu_readout,
+    .readout_grad = mf__cpu_readout_grad,
+    .bins_gather = mf__cpu_bins_gather,
+    .bins_scatter = mf__cpu_bins_scatter,
 };

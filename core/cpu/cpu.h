@@ -56,4 +56,11 @@ mf_status mf__cpu_pair_loss_grad(mf_device *d, const mf_pair_loss_args *a);
 mf_status mf__cpu_adam(mf_device *d, int dtype, int64_t n, void *p, void *m, void *v, const void *g, const mf_adam_params *params);
 mf_status mf__cpu_sgd(mf_device *d, int dtype, int64_t n, void *p, void *velocity, const void *g, double lr, double momentum, double weight_decay);
 mf_status mf__cpu_sum_squares(mf_device *d, int dtype, int64_t n, const void *x, double *out);
+mf_status mf__cpu_bias_grad(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t ld, const void *dy, const void *y, void *dz, void *dbias);
+mf_status mf__cpu_lift(mf_device *d, const mf_ipa_args *a);
+mf_status mf__cpu_lift_grad(mf_device *d, const mf_ipa_args *a);
+mf_status mf__cpu_readout(mf_device *d, const mf_ipa_args *a);
+mf_status mf__cpu_readout_grad(mf_device *d, const mf_ipa_args *a);
+mf_status mf__cpu_bins_gather(mf_device *d, const mf_bins_args *a);
+mf_status mf__cpu_bins_scatter(mf_device *d, const mf_bins_args *a);
 #endif

@@ -59,6 +59,12 @@ static mf_status null_pair_loss_grad(mf_device *d, const mf_pair_loss_args *a) {
 static mf_status null_adam(mf_device *d, int dtype, int64_t n, void *p, void *m, void *v, const void *g, const mf_adam_params *params) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(p); UNUSED(m); UNUSED(v); UNUSED(g); UNUSED(params); return MF_OK; }
 static mf_status null_sgd(mf_device *d, int dtype, int64_t n, void *p, void *velocity, const void *g, double lr, double momentum, double weight_decay) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(p); UNUSED(velocity); UNUSED(g); UNUSED(lr); UNUSED(momentum); UNUSED(weight_decay); return MF_OK; }
 static mf_status null_sum_squares(mf_device *d, int dtype, int64_t n, const void *x, double *out) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(x); UNUSED(out); *out += 1; return MF_OK; }   /* a norm that clips nothing by accident */
+static mf_status null_bias_grad(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t ld, const void *dy, const void *y, void *dz, void *dbias) { UNUSED(d); UNUSED(dtype); UNUSED(rows); UNUSED(columns); UNUSED(ld); UNUSED(dy); UNUSED(y); UNUSED(dz); UNUSED(dbias); return MF_OK; }
+static mf_status null_bins(mf_device *d, const mf_bins_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
+static mf_status null_lift(mf_device *d, const mf_ipa_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
+static mf_status null_lift_grad(mf_device *d, const mf_ipa_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
+static mf_status null_readout(mf_device *d, const mf_ipa_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
+static mf_status null_readout_grad(mf_device *d, const mf_ipa_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
 
 const mf_backend mf__null_backend = {
     .name = "null",
@@ -115,4 +121,12 @@ const mf_backend mf__null_backend = {
     .adam = null_adam,
     .sgd = null_sgd,
     .sum_squares = null_sum_squares,
+    .bias_grad = null_bias_grad,
+    .stores_16_bits = 1,          /* it plans for GPUs */
+    .lift = null_lift,
+    .lift_grad = null_lift_grad,
+    .readout = null_readout,
+    .readout_grad = null_readout_grad,
+    .bins_gather = null_bins,
+    .bins_scatter = null_bins,
 };

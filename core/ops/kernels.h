@@ -53,7 +53,7 @@ enum { MF_UNARY_LIST(MF__UNARY_ENUM) MF_UNARY_COUNT };
 
 enum { MF_BINARY_add, MF_BINARY_sub, MF_BINARY_mul, MF_BINARY_div, MF_BINARY_pow, MF_BINARY_atan2, MF_BINARY_maximum,
        MF_BINARY_minimum, MF_BINARY_equal, MF_BINARY_less, MF_BINARY_less_equal, MF_BINARY_logical_and, MF_BINARY_logical_or };
-enum { MF_REDUCE_sum, MF_REDUCE_max, MF_REDUCE_min, MF_REDUCE_argmax, MF_REDUCE_argmin };
+enum { MF_REDUCE_sum, MF_REDUCE_max, MF_REDUCE_min, MF_REDUCE_argmax, MF_REDUCE_argmin, MF_REDUCE_mean };
 enum { MF_RANDOM_UNIFORM, MF_RANDOM_NORMAL, MF_RANDOM_TRUNCATED };
 
 /* C = activation(alpha op(A) op(B) + beta C (+ bias over rows)), batched. Row-major; op transposes the last two axes. */
@@ -157,6 +157,18 @@ typedef struct mf_pair_loss_args {
     void *dpredicted;
 } mf_pair_loss_args;
 
+/* Sums over neighbours by the bin of their distance (geometry/features.h); dtype real, distances float32 or float64. */
+typedef struct mf_bins_args {
+    int dtype, distance_dtype;
+    int64_t n, k, width, bins;
+    double lo, hi;
+    const void *distance;         /* (n, k) */
+    const void *table, *bias;     /* (k, bins, width), (width) or NULL */
+    void *y;                      /* (n, width) = bias + sum over j of table[j, bin of distance (i, j)] */
+    const void *dy;
+    void *dtable;                 /* (k, bins, width) = for each slot and bin the sum of dy over its rows */
+} mf_bins_args;
+
 struct mf_backend {
     const char *name;
     mf_status (*open)(mf_device *d);
@@ -181,7 +193,7 @@ struct mf_backend {
 
     /* reductions over the middle of (outer, middle, inner) */
     mf_status (*reduce)(mf_device *d, int op, int dtype, int64_t outer, int64_t middle, int64_t inner, const void *x, void *y);
-        /* sum keeps the type (bool and ints give int64); max, min keep it; arg* give int32 */
+        /* sum keeps the type (bool and ints give int64); max, min keep it; arg* give int32; mean: floating types, middle > 0 */
     mf_status (*cumsum)(mf_device *d, int dtype, int64_t outer, int64_t middle, int64_t inner, const void *x, void *y, int reverse);
     mf_status (*logsumexp)(mf_device *d, int dtype, int64_t outer, int64_t middle, int64_t inner, const void *x, void *y);
     mf_status (*softmax)(mf_device *d, int dtype, int64_t outer, int64_t middle, int64_t inner, const void *x, void *y, int logarithm);
@@ -233,6 +245,8 @@ struct mf_backend {
     mf_status (*sgd)(mf_device *d, int dtype, int64_t n, void *p, void *velocity, const void *g, double lr, double momentum, double weight_decay);
     mf_status (*sum_squares)(mf_device *d, int dtype, int64_t n, const void *x, double *out);   /* adds to *out, on the host */
 
+    mf_status (*packing_tensor)(mf_device *d, const mf_packing *packing, int what, int32_t *out); /* MF_PACK_*, not the offsets; NULL: the host makes them */
+
     /* memory and capture; NULL where a backend has no such thing */
     void (*flush)(mf_device *d);                                            /* gives cached blocks back */
     mf_status (*capture_begin)(mf_device *d, void **graph);                 /* from here launches are recorded, not run; *graph: NULL, or one whose memory is shared */
@@ -253,6 +267,10 @@ struct mf_backend {
     mf_status (*lift_grad)(mf_device *d, const mf_ipa_args *a);
     mf_status (*readout)(mf_device *d, const mf_ipa_args *a);
     mf_status (*readout_grad)(mf_device *d, const mf_ipa_args *a);
+
+    /* features of neighbours */
+    mf_status (*bins_gather)(mf_device *d, const mf_bins_args *a);
+    mf_status (*bins_scatter)(mf_device *d, const mf_bins_args *a);
 };
 
 extern const mf_backend mf__cpu_backend;    /* core/cpu/backend.c */

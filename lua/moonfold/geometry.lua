@@ -1,5 +1,6 @@
 --- Rotations, frames, superposition, neighbours. R is (N, 3, 3), t is (N, 3), quaternions are (w, x, y, z).
 -- @module moonfold.geometry
+local ffi = require "ffi"
 local F = require "moonfold.ffi"
 local T = require "moonfold.types"
 local fail = require "moonfold.fail"
@@ -205,6 +206,29 @@ function M.index_embedding(index, width, max_len)
   return one(C.mf_index_embedding, index, width, max_len)
 end
 
+local neighbour_params = ffi.new "mf_neighbour_params[1]"
+
+--- A linear layer over the features of nearest neighbours: for each, first the one-hot bins of its distance, then the embedding of its
+-- position. The same as `x:linear(weight, bias)` of those features side by side, which are never made for all residues at once.
+-- @tparam tensor index positions (N, k), as `neighbours` returns them
+-- @tparam tensor distance (N, k)
+-- @tparam tensor weight (outputs, k (bins + feat))
+-- @tparam ?tensor bias (outputs)
+-- @tparam table o `bins`, `feat` (even), `lo` and `hi` (edges, see `distogram`), `max_len` (2056, see `index_embedding`)
+-- @treturn tensor (N, outputs)
+function M.neighbour_linear(index, distance, weight, bias, o)
+  tensors("neighbour_linear", index, distance, weight)
+  T.optional_tensor("neighbour_linear", 4, bias)
+  if type(o) ~= "table" then T.bad_argument("neighbour_linear", 5, "a table of options", o) end
+  local p = neighbour_params[0]
+  p.bins = T.integer_argument("neighbour_linear", 5, o.bins, nil, T.INT_MAX)
+  p.feat = T.integer_argument("neighbour_linear", 5, o.feat, nil, T.INT_MAX)
+  p.lo = T.number_argument("neighbour_linear", 5, o.lo)
+  p.hi = T.number_argument("neighbour_linear", 5, o.hi)
+  p.max_len = T.number_argument("neighbour_linear", 5, o.max_len, 2056)
+  return one(C.mf_neighbour_linear, index, distance, weight, bias, neighbour_params)
+end
+
 --- For each sequence, the sum over ordered pairs of points a ~= b of (D - D')^2, and how many pairs there were.
 -- Tile by tile: nothing of size L x L is stored.
 -- @tparam tensor predicted (N, A, 3)
@@ -239,7 +263,6 @@ end
 -- @tparam table cost rows of numbers
 -- @treturn table the row of each column, from 1
 function M.assignment(cost)
-  local ffi = require "ffi"
   if type(cost) ~= "table" then T.bad_argument("assignment", 1, "a table of rows", cost) end
   local n = #cost
   local values, rows = ffi.new("double[?]", n * n + 1), ffi.new("int32_t[?]", n + 1)

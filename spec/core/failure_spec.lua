@@ -95,6 +95,12 @@ case("mf_segment_expand", function() return leaf(3, 2), packing() end)
 case("mf_matmul", function() return leaf(3, 2, 4), leaf(4, 5) end)
 case("mf_matmul", function() return leaf(2, 1, 2, 4), leaf(3, 4, 5) end)
 case("mf_linear", function() return leaf(2, 3, 4), leaf(5, 4), leaf(5) end)
+for activation = 0, 1 do
+  case("mf_linear_act", function() return leaf(2, 3, 4), leaf(5, 4), leaf(5), activation end)
+  case("mf_linear_act", function() return x(2, 3, 4), leaf(5, 4), leaf(5), activation end)
+  case("mf_linear_act", function() return leaf(3, 4), x(5, 4), leaf(5), activation end)
+end
+case("mf_linear_act", function() return single(30, 20):require_grad(), single(18, 20):require_grad(), nil, 1 end)
 case("mf_softmax mf_log_softmax", function() return leaf(3, 4, 2), 1 end)
 case("mf_layer_norm", function() return leaf(3, 4), leaf(4), leaf(4), 1e-5 end)
 
@@ -123,6 +129,10 @@ case("mf_neighbours", function() return x(6, 3), bool(6), 1, packing() end)
 case("mf_neighbours", function() return x(600, 3), nil, 7, mf.packing { 600 } end)
 case("mf_distogram", function() return x(6, 3):abs(), 0.1, 2, 5 end)
 case("mf_index_embedding", function() return whole { { 1, 2 }, { 3, 4 } }, 8, 100 end)
+case("mf_neighbour_linear", function()
+  return whole { { 1, 2 }, { 3, 4 }, { 0, 1 } }, x(3, 2):abs(), leaf(5, 2 * (3 + 4)), leaf(5),
+    ffi.new("mf_neighbour_params[1]", { { lo = 0.1, hi = 2, max_len = 100, bins = 3, feat = 4 } })
+end)
 case("mf_pair_distance_loss", function() return leaf(6, 2, 3), x(6, 2, 3), bool(6, 2), 1.5, packing() end)
 case("mf_pair_distance_loss", function() return leaf(6, 2, 3), x(6, 2, 3), nil, 0, packing() end)
 
@@ -135,6 +145,33 @@ case("mf_pair_attention", function()
   return leaf(6, 2, 3), leaf(6, 2, 3), leaf(6, 2, 4), leaf(6, 2), leaf(14, 2), leaf(14, 3), packing()
 end)
 case("mf_pair_attention", function() return leaf(6, 2, 3), leaf(6, 2, 3), leaf(6, 2, 4), nil, nil, nil, packing() end)
+
+-- The tensors come after what the function takes, to be found and kept.
+local function flash_ipa(gaps, kind, gauge, precision)
+  local function number(...)
+    local t = x(...)
+    if kind == "float32" then t = t:float() end
+    return (gaps and naive.strided(t) or t):require_grad()
+  end
+  local R, m = rotations(6):detach(), bool(6)
+  if kind == "float32" then R = R:float() end
+  local list = {
+    q = number(6, 6), kv = number(6, 12), q_points = number(6, 12), kv_points = number(6, 30), pair_bias = number(6, 2, 2, 2),
+    pair_value = number(6, 2, 2, 2), R = R:require_grad(), t = number(6, 3), mask = m,
+  }
+  list.head_weights = kind == "float32" and x(2):float():require_grad() or leaf(2)
+  local inputs, order = ffi.new("mf_flash_ipa_inputs[1]"), {}
+  for key, t in pairs(list) do
+    inputs[0][key] = t
+    order[#order + 1] = t
+  end
+  local params = ffi.new("mf_flash_ipa_params[1]", { { heads = 2, gauge = gauge, precision = precision, split = precision > 0 and 1 or 0 } })
+  return inputs, packing(), params, unpack(order)
+end
+for _, gaps in ipairs { false, true } do
+  case("mf_flash_ipa mf_flash_ipa_attend", function() return flash_ipa(gaps, "float64", C.MF_GAUGE_CANONICAL, C.MF_EXACT) end)
+  case("mf_flash_ipa mf_flash_ipa_attend", function() return flash_ipa(gaps, "float32", C.MF_GAUGE_CENTRED, C.MF_FP16) end)
+end
 
 case("mf_random_uniform", function() return x(4, 3), generator(), 0, 1 end)
 case("mf_random_normal", function() return x(4, 3), generator(), 0, 1 end)
@@ -162,14 +199,14 @@ local function because(reason, names)
   for name in names:gmatch "%S+" do reasons[name] = reason end
 end
 because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf_dtype_bytes mf_clock mf_is_terminal
-  mf_ctx_thread_count mf_grad_enabled mf_memory_get mf_memory_pressure mf_ctx_rng mf_tensor_dropped mf_tensor_id
+  mf_ctx_thread_count mf_ctx_product_precision mf_grad_enabled mf_memory_get mf_memory_pressure mf_ctx_rng mf_tensor_dropped mf_tensor_id
   mf_tensor_ctx mf_tensor_device mf_tensor_dtype mf_tensor_ndim mf_tensor_size mf_tensor_stride mf_tensor_count
   mf_tensor_bytes mf_tensor_version mf_tensor_contiguous mf_tensor_requires_grad mf_walk_cotangent mf_op_count mf_op_name
   mf_op_differentiable mf_op_keeps mf_packing_count mf_packing_total mf_packing_pairs mf_packing_longest mf_packing_offset
   mf_archive_count mf_archive_name mf_archive_info mf_archive_metadata_count mf_archive_metadata_key
   mf_archive_metadata_value mf_structure_count mf_structure_text mf_structure_resolution mf_structure_chain
   mf_structure_residue mf_structure_atom]])
-because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_grad_enable mf_memory_collected mf_memory_fail_at
+because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_products mf_grad_enable mf_memory_collected mf_memory_fail_at
   mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number]])
 because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit")
 because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close mf_file_free
@@ -281,6 +318,9 @@ end
 
 local function pack(...) return { ... }, select("#", ...) end
 
+-- Functions that are given more than they take.
+local taken = { mf_grad_norm = 3, mf_flash_ipa = 3, mf_flash_ipa_attend = 3 }
+
 local function run(name, kinds, make, gaps)
   local arguments, n = pack(make())
   if gaps then
@@ -290,7 +330,7 @@ local function run(name, kinds, make, gaps)
   for i = 1, n do
     if mf.is_tensor(arguments[i]) and arguments[i]:requires_grad() then leaves[#leaves + 1] = arguments[i] end
   end
-  if name == "mf_grad_norm" then n = 3 end
+  n = taken[name] or n
   local boxes, all = {}, {}
   for i, kind in ipairs(kinds) do
     boxes[i] = ffi.new(kind .. " *[1]")

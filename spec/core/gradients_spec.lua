@@ -102,6 +102,9 @@ case("segment_expand", function(t) return t:segment_expand(packing()) end, { x(3
 
 case("matmul", function(a, b) return a:matmul(b) end, { x(2, 1, 3, 4), y(5, 4, 2) })
 case("linear", function(a, w, b) return a:linear(w, b) end, { x(2, 3, 4), y(5, 4), z(5) })
+-- Sums of a few products and a bias, all at least 1e-2 away from 0 for these values.
+case("linear_relu", function(a, w, b) return a:linear(w, b, "relu") end, { x(2, 3, 4), y(5, 4), z(5) }, nil, "at 0")
+case("linear_relu", function(a, w) return a:linear(w, nil, "relu") end, { x(7, 3), y(2, 3) }, nil, "at 0")
 case("softmax", method("softmax", 2), { x(3, 5, 2) })
 case("softmax", method("softmax", -1), { x(3, 5) })
 case("log_softmax", method("log_softmax", 1), { x(5, 2) })
@@ -131,7 +134,26 @@ case("frames_update", function(q, t, u) return g.frames_update(q, t, u, mf.tenso
 case("dihedral", g.dihedral, { x(5, 4, 3) * 2 })
 case("pair_distance_loss", function(t) return (g.pair_distance_loss(t, y(6, 2, 3), mf.ones(6, 2):bool(), 0, packing())) end,
   { x(6, 2, 3) * 3 })
+case("neighbour_linear", function(w, b)
+  return g.neighbour_linear(int32 { { 1, 2 }, { 40, 3 }, { 0, 1 } }, mf.tensor({ { 0.3, 1.2 }, { 9, 0.31 }, { 0, 1.5 } }), w, b,
+    { lo = 0.1, hi = 2, bins = 3, feat = 4 })
+end, { x(5, 2 * (3 + 4)), y(5) })
 
+-- Heads 2, c 3, P 2, Pv 3, r 2, dz 2; the gauge hangs on R and t, but what is computed in it does not.
+local function flash_ipa(o)
+  return function(q, kv, q_points, kv_points, head_weights, R, t, pair_bias, pair_value)
+    return mf.flash_ipa {
+      q = q, kv = kv, q_points = q_points, kv_points = kv_points, pair_bias = pair_bias, pair_value = pair_value,
+      head_weights = head_weights, R = R, t = t, packing = packing(), heads = 2, gauge = o.gauge, mask = o.mask,
+    }
+  end
+end
+case("flash_ipa", flash_ipa { mask = mask { 1, 0, 1, 1, 1, 1 } }, {
+  x(6, 6), y(6, 12), z(6, 12) * 0.5, x(6, 30) * 0.5, y(2), rotations(6), z(6, 3), x(6, 2, 2, 2), y(6, 2, 2, 2),
+})
+case("flash_ipa", flash_ipa { gauge = "centred" }, {
+  x(6, 6), y(6, 12), z(6, 12) * 0.5, x(6, 30) * 0.5, y(2), rotations(6), z(6, 3),
+})
 case("attention", function(q, k, v, b) return mf.attention(q, k, v, b, packing()) end,
   { x(6, 2, 3), y(6, 2, 3), z(6, 2, 4), x(6, 2) })
 case("pair_attention", function(q, k, v, b, pb, pv) return mf.pair_attention(q, k, v, b, pb, pv, packing()) end,

@@ -51,8 +51,8 @@ end
 
 -- Distances and positions of the nearest neighbours through a linear layer: (N, 2, r, bins).
 local function kappa(x, layer, mask, o, packing)
-  local near = features.neighbours(x, mask, { k = o.neighbours, feat = o.feat, bins = o.bins }, packing)
-  return layer(near):reshape(x:size(1), 2, o.rank, o.bins)
+  local near = { k = o.neighbours, feat = o.feat, bins = o.bins }
+  return features.neighbour_linear(x, layer, mask, near, packing):reshape(x:size(1), 2, o.rank, o.bins)
 end
 
 local function factors(self, inputs, trans_sc)

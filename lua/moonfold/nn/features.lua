@@ -42,22 +42,36 @@ function M.one_hot(distance, o)
   return mf.geometry.distogram(distance, o.lo or 1e-3, o.hi or 20, o.bins)
 end
 
---- For each residue, over its k nearest neighbours, nearest first: the one-hot of the distance and E_feat of the
--- neighbour's position.
---
 -- Consecutive residues are equally far apart, so that which of the two comes first is a matter of the last bit: the search
 -- runs in float64 on positions as they are given, which is what the definition says.
+local function nearest(x, mask, k, packing) return mf.geometry.neighbours(x:to("float64"), mask, k, packing) end
+
+--- For each residue, over its k nearest neighbours, nearest first: the one-hot of the distance and E_feat of the
+-- neighbour's position.
 -- @param x (N, 3) positions
 -- @param mask bool (N) or nil: who may be a neighbour
 -- @tparam table o `k`, `feat`, `bins`, `lo` (1e-3), `hi` (20)
 -- @param packing
 -- @return a tensor (N, k (bins + feat))
 function M.neighbours(x, mask, o, packing)
-  local index, distance = mf.geometry.neighbours(x:to("float64"), mask, o.k, packing)
+  local index, distance = nearest(x, mask, o.k, packing)
   local n = x:size(1)
   local near = M.one_hot(distance, o):to(x:dtype())
   local where = M.index(index:reshape(-1), o.feat):to(x:dtype()):reshape(n, o.k, o.feat)
   return mf.cat({ near, where }, 3):reshape(n, -1)
+end
+
+--- A linear layer over `neighbours` without making them: its gradient goes to the layer only.
+-- @param x (N, 3) positions
+-- @tparam linear layer k (bins + feat) wide
+-- @param mask bool (N) or nil: who may be a neighbour
+-- @tparam table o `k`, `feat`, `bins`, `lo` (1e-3), `hi` (20)
+-- @param packing
+-- @return a tensor (N, outputs)
+function M.neighbour_linear(x, layer, mask, o, packing)
+  local index, distance = nearest(x, mask, o.k, packing)
+  return mf.geometry.neighbour_linear(index, distance, layer.weight, layer.bias,
+    { bins = o.bins, feat = o.feat, lo = o.lo or 1e-3, hi = o.hi or 20 })
 end
 
 --- One-hot distances of all pairs of each sequence.
