@@ -1,7 +1,8 @@
 /* flash.cuh: what attention.cu asks of a fused 16-bit attention, and the kernels that answer.
  *
  *   attention.cu     checks, rounds q, k, v and dout to 16 bits, scales dout, makes delta; exact attention is in attention_exact.cu
- *   flash_forward.cu, flash_backward.cu   mma.sync, sm_80 and later
+ *   flash_forward.cu, flash_backward.cu   mma.sync, sm_80 and later, for widths up to those of MF_FLASH_DIMS (flash_tile.cuh)
+ *   flash_wide.cu    the same for any width
  *
  * A kernel for one architecture plugs in where mf__cuda_flash_forward and _backward choose (flash.cu). */
 #ifndef MF_CUDA_FLASH_CUH
@@ -15,6 +16,7 @@ struct mf_flash {
     int heads, dqk, dv;
     int64_t ldq, ldv;             /* of q and k; of v and dout */
     int64_t sequences, total, longest;
+    int64_t pairs;                /* sum of length^2 over sequences, for mf.profile */
     const int32_t *offsets;       /* sequences + 1, on the device */
     const void *q, *k, *v;
     const float *key_bias;        /* (N, H) or NULL; -inf masks a key */

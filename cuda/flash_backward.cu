@@ -1,0 +1,378 @@
+/* flash_backward.cu: fused attention, backward.
+ *
+ *   P = exp(Q K' + key_bias - lse),  dP = dO V',  dS = P (dP - delta)
+ *   dV = P' dO,  dK = dS' Q,  dQ = dS K,  dkey_bias = column sums of dS             per sequence and head; all written with '='
+ *
+ * Keys. A block of 8 warps owns N keys of one sequence and head: K and V stay in shared memory, dK and dV in registers, and the
+ * queries pass in tiles of M. The same 8 warps cut every product anew: S and dP in WM x 8 / WM pieces; P and dS go through shared memory
+ * in 16 bits; dV and dK in N / 32 x columns, dQ in M / 32 x columns. Of the 227 KB of an sm_90 block the default widths need 190 KB at
+ * M = 128, N = 64, so Q and dO have one tile each: dO is fetched again once dV has used it, behind dK and dQ; Q behind dQ and the next dP.
+ *
+ * Queries. Either that block adds its part of dQ by atomics: five products, and the bits of dQ vary from run to run.
+ * Or other blocks of the same launch own M queries and go over the keys in tiles of N, dQ in registers: seven products, no atomics, every
+ * bit the same each time. The second is the deterministic mode, and the faster one where there are few tiles.
+ *
+ * Numerics. Sums, P, dS and lse are float32; P and dS are rounded when they become operands, in float16 P times 2^15 (see
+ * core/cpu/attention.c, as for the scale of dO). */
+#include "flash_tile.cuh"
+
+/* Where dQ of a block of keys goes: floats at a distance of ld from row to row. */
+struct mf_flash_dq {
+    float *data;                  /* NULL: not wanted, or other blocks make it */
+    int64_t ld;
+    int add;                      /* atomically; else this block is the only one */
+    int64_t key_blocks;           /* blocks of the launch that own keys; the others own queries */
+};
+
+/* One axis of columns cut over `groups`, in tiles of 8: the first groups may have one more. */
+template <int WIDTH, int GROUPS> struct mf_columns {
+    static constexpr int whole = WIDTH / 8 / GROUPS, rest = WIDTH / 8 % GROUPS, tiles = whole + (rest > 0);
+    int start;                    /* column */
+    bool all;                     /* has `tiles` tiles, not one less */
+    __device__ __forceinline__ explicit mf_columns(int group) : start((group * whole + (group < rest ? group : rest)) * 8), all(rest == 0 || group < rest) {}
+    __device__ __forceinline__ bool has(int tile) const { return tile + 1 < tiles || all; }
+};
+
+template <int DQK, int DV, int M, int N> struct mf_backward_keys_layout {
+    static constexpr int v = mf__tile_bytes(N, DQK), q = v + mf__tile_bytes(N, DV), dout = q + mf__tile_bytes(M, DQK),
+                         p = dout + mf__tile_bytes(M, DV), ds = p + mf__tile_bytes(M, N), lse = ds + mf__tile_bytes(M, N),
+                         delta = lse + 4 * M, bytes = delta + 4 * M;
+};
+template <int DQK, int DV, int M, int N> struct mf_backward_queries_layout {
+    static constexpr int dout = mf__tile_bytes(M, DQK), stages = dout + mf__tile_bytes(M, DV);
+    static constexpr int v = mf__tile_bytes(N, DQK), bias = v + mf__tile_bytes(N, DV), stage = bias + 4 * N, bytes = stages + 2 * stage;
+};
+
+template <bool BF16, int DQK, int DV, int M, int N, int WM>
+static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, const mf_flash_dq &dq, int64_t block, unsigned char *shared) {
+    using at = mf_backward_keys_layout<DQK, DV, M, N>;
+    constexpr int threads = 256, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), ldp = mf__tile_stride(N);
+    constexpr int WN = 8 / WM, SM = M / WM, SN = N / WN;          /* pieces of S and dP */
+    constexpr int groups = 256 / N;                               /* of columns of dK and dV; 32 keys each */
+    constexpr int q_groups = 256 / M;                             /* of columns of dQ; 32 queries each */
+    using k_columns = mf_columns<DQK, groups>;
+    using v_columns = mf_columns<DV, groups>;
+    using q_columns = mf_columns<DQK, q_groups>;
+    const int64_t slots = f.total / N + f.sequences;
+    const int head = (int)(block / slots);
+    const mf_place place = mf__flash_place(f, block % slots, N);
+    if (place.start >= place.length) return;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int64_t q_stride = f.heads * f.ldq, v_stride = f.heads * f.ldv, row0 = place.first * f.heads + head;
+    const mf_address base = mf__address(shared);
+    const float back = 1.0f / *f.scale;
+
+    auto fetch_dout = [&](int i) {
+        const int left = place.length - i;
+        mf__tile_copy<M, DV, threads>(base + at::dout, (const uint16_t *)f.dout + row0 * f.ldv + i * v_stride, v_stride, left, (int)f.ldv);
+        const int r = threadIdx.x % M, which = threadIdx.x / M;
+        const int64_t from = row0 + (int64_t)(i + (r < left ? r : 0)) * f.heads;
+        if (which < 2) mf__copy4(base + at::lse + 4 * (which * M + r), (which ? f.delta : f.lse) + from, r < left);
+    };
+    auto fetch_q = [&](int i) {
+        mf__tile_copy<M, DQK, threads>(base + at::q, (const uint16_t *)f.q + row0 * f.ldq + i * q_stride, q_stride, place.length - i, (int)f.ldq);
+    };
+    mf__tile_copy<N, DV, threads>(base + at::v, (const uint16_t *)f.v + row0 * f.ldv + place.start * v_stride, v_stride, place.length - place.start, (int)f.ldv);
+    fetch_dout(0);
+    mf__copy_commit();
+    mf__tile_copy<N, DQK, threads>(base, (const uint16_t *)f.k + row0 * f.ldq + place.start * q_stride, q_stride, place.length - place.start, (int)f.ldq);
+    fetch_q(0);
+    mf__copy_commit();
+
+    const int s_row = warp / WN * SM, s_column = warp % WN * SN;
+    float bias[SN / 8][2], dbias[SN / 8][2] = {};
+#pragma unroll
+    for (int n = 0; n < SN / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int j = place.start + s_column + n * 8 + 2 * t + e;
+            bias[n][e] = j >= place.length ? -INFINITY : f.key_bias ? f.key_bias[row0 + (int64_t)j * f.heads] * MF_LOG2E : 0.0f;
+        }
+    const int key_group = warp / groups;
+    const int column_group = (warp + key_group) % groups;         /* longer groups on different quarters of the multiprocessor */
+    const k_columns kc(column_group);
+    const v_columns vc(column_group);
+    const q_columns qc((warp + warp / q_groups) % q_groups);
+    float dk[2][k_columns::tiles][4] = {}, dv[2][v_columns::tiles][4] = {};
+
+    for (int i = 0; i < place.length; i += M) {
+        mf__copy_wait<1>();
+        __syncthreads();                      /* dO, lse and delta are here */
+        float s[SM / 16][SN / 8][4] = {}, dp[SM / 16][SN / 8][4] = {};
+        mf__product_nt<BF16, SM, SN, DV, ldv, ldv>(dp, base + at::dout + 2 * s_row * ldv + mf__lane_a(ldv), base + at::v + 2 * s_column * ldv + mf__lane_b(ldv));
+        mf__copy_wait<0>();
+        __syncthreads();                      /* and Q */
+        mf__product_nt<BF16, SM, SN, DQK, ldq, ldq>(s, base + at::q + 2 * s_row * ldq + mf__lane_a(ldq), base + 2 * s_column * ldq + mf__lane_b(ldq));
+#pragma unroll
+        for (int m = 0; m < SM / 16; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int r = s_row + m * 16 + h * 8 + g;
+                const mf_backward_row<BF16> row(mf__read(base + at::lse + 4 * r), mf__read(base + at::delta + 4 * r), i + r < place.length);
+                const mf_address to = base + at::p + 2 * (r * ldp + s_column + 2 * t);
+#pragma unroll
+                for (int n = 0; n < SN / 8; n++) {
+                    float p[2], ds[2];
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        p[e] = row.p(s[m][n][2 * h + e], bias[n][e]);
+                        ds[e] = row.ds(p[e], dp[m][n][2 * h + e]);
+                        dbias[n][e] += ds[e];
+                    }
+                    mf__store4(to + 16 * n, mf__pack<BF16>(p[0], p[1]));
+                    mf__store4(to + 16 * n + (at::ds - at::p), mf__pack<BF16>(ds[0], ds[1]));
+                }
+            }
+        __syncthreads();                      /* P and dS are whole */
+        mf__product_tn<BF16, 32, v_columns::tiles, M, ldp, ldv>(dv, base + at::p + 2 * key_group * 32 + mf__lane_a_t(ldp),
+                                                                base + at::dout + 2 * vc.start + mf__lane_b_t(ldv), vc.all);
+        __syncthreads();
+        if (i + M < place.length) fetch_dout(i + M);
+        mf__copy_commit();
+        mf__product_tn<BF16, 32, k_columns::tiles, M, ldp, ldq>(dk, base + at::ds + 2 * key_group * 32 + mf__lane_a_t(ldp),
+                                                                base + at::q + 2 * kc.start + mf__lane_b_t(ldq), kc.all);
+        __syncthreads();
+        if (i + M < place.length) fetch_q(i + M);
+        mf__copy_commit();
+        if (dq.data) {
+            float part[2][q_columns::tiles][4] = {};
+            const int r0 = warp / q_groups * 32;
+            mf__product_nn<BF16, 32, q_columns::tiles, N, ldp, ldq>(part, base + at::ds + 2 * r0 * ldp + mf__lane_a(ldp),
+                                                                    base + 2 * qc.start + mf__lane_b_t(ldq), qc.all);
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const int r = i + r0 + m * 16 + h * 8 + g;
+                    if (r >= place.length) continue;
+                    float *to = dq.data + (row0 + (int64_t)r * f.heads) * dq.ld;
+#pragma unroll
+                    for (int n = 0; n < q_columns::tiles; n++) {
+                        const int c = qc.start + n * 8 + 2 * t;
+                        const float x = part[m][n][2 * h] * back, y = part[m][n][2 * h + 1] * back;
+                        if (!qc.has(n)) continue;
+                        if (!dq.add) mf__put2(to, c, f.dqk, x, y);
+                        else if (c < dq.ld) mf__add2(to + c, x, y);
+                    }
+                }
+        }
+    }
+
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int j = place.start + key_group * 32 + m * 16 + h * 8 + g;
+            if (j >= place.length) continue;
+            const int64_t row = row0 + (int64_t)j * f.heads;
+            if (f.dk)
+#pragma unroll
+                for (int n = 0; n < k_columns::tiles; n++)
+                    if (kc.has(n)) mf__put2(f.dk + row * f.dqk, kc.start + n * 8 + 2 * t, f.dqk, dk[m][n][2 * h] * back, dk[m][n][2 * h + 1] * back);
+            const float back_p = back * mf_backward_row<BF16>::unit;
+            if (f.dv_)
+#pragma unroll
+                for (int n = 0; n < v_columns::tiles; n++)
+                    if (vc.has(n)) mf__put2(f.dv_ + row * f.dv, vc.start + n * 8 + 2 * t, f.dv, dv[m][n][2 * h] * back_p, dv[m][n][2 * h + 1] * back_p);
+        }
+    if (f.dkey_bias) {
+        __syncthreads();
+#pragma unroll
+        for (int n = 0; n < SN / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float sum = dbias[n][e];
+                sum += __shfl_xor_sync(0xffffffffu, sum, 4);
+                sum += __shfl_xor_sync(0xffffffffu, sum, 8);
+                sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+                if (g == 0) ((float *)(shared + at::p))[warp / WN * N + s_column + n * 8 + 2 * t + e] = sum;
+            }
+        __syncthreads();
+        const int j = threadIdx.x;
+        if (j < N && place.start + j < place.length) {
+            float sum = 0;
+            for (int w = 0; w < WM; w++) sum += ((float *)(shared + at::p))[w * N + j];
+            f.dkey_bias[row0 + (int64_t)(place.start + j) * f.heads] = sum * back;
+        }
+    }
+}
+
+/* M / 16 warps along the queries, the others share the keys of a tile. */
+template <bool BF16, int DQK, int DV, int M, int N>
+static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f, int64_t block, unsigned char *shared) {
+    using at = mf_backward_queries_layout<DQK, DV, M, N>;
+    constexpr int threads = 256, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV);
+    constexpr int WM = M / 16 > 8 ? 8 : M / 16, WN = 8 / WM, SN = N / WN;
+    static_assert(WM * 16 == M && SN % 16 == 0);
+    const int64_t slots = f.total / M + f.sequences;
+    const int head = (int)(block / slots);
+    const mf_place place = mf__flash_place(f, block % slots, M);
+    if (place.start >= place.length) return;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int64_t q_stride = f.heads * f.ldq, v_stride = f.heads * f.ldv, row0 = place.first * f.heads + head;
+    const mf_address base = mf__address(shared);
+    const int tiles = (place.length + N - 1) / N;
+    auto fetch = [&](int tile) {
+        const mf_address to = base + at::stages + (tile & 1) * at::stage;
+        const int j = tile * N, left = place.length - j;
+        mf__tile_copy<N, DQK, threads>(to, (const uint16_t *)f.k + row0 * f.ldq + j * q_stride, q_stride, left, (int)f.ldq);
+        mf__tile_copy<N, DV, threads>(to + at::v, (const uint16_t *)f.v + row0 * f.ldv + j * v_stride, v_stride, left, (int)f.ldv);
+        const int i = threadIdx.x;
+        if (f.key_bias && i < N) mf__copy4(to + at::bias + 4 * i, f.key_bias + row0 + (int64_t)(j + (i < left ? i : 0)) * f.heads, i < left);
+    };
+    mf__tile_copy<M, DQK, threads>(base, (const uint16_t *)f.q + row0 * f.ldq + place.start * q_stride, q_stride, place.length - place.start, (int)f.ldq);
+    mf__tile_copy<M, DV, threads>(base + at::dout, (const uint16_t *)f.dout + row0 * f.ldv + place.start * v_stride, v_stride, place.length - place.start, (int)f.ldv);
+    fetch(0);
+    mf__copy_commit();
+
+    const int s_row = warp / WN * 16, s_column = warp % WN * SN;
+    float lse[2], delta[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int r = place.start + s_row + h * 8 + g;
+        const bool inside = r < place.length;
+        lse[h] = inside ? f.lse[row0 + (int64_t)r * f.heads] : -INFINITY;
+        delta[h] = inside ? f.delta[row0 + (int64_t)r * f.heads] : 0.0f;
+    }
+    float dq[1][DQK / 8][4] = {};
+    for (int tile = 0; tile < tiles; tile++) {
+        mf__copy_wait<0>();
+        __syncthreads();
+        if (tile + 1 < tiles) fetch(tile + 1);
+        mf__copy_commit();
+        const mf_address here = base + at::stages + (tile & 1) * at::stage;
+        const mf_address k_mine = here + 2 * s_column * ldq;
+        float s[1][SN / 8][4] = {}, dp[1][SN / 8][4] = {};
+        mf__product_nt<BF16, 16, SN, DQK, ldq, ldq>(s, base + 2 * s_row * ldq + mf__lane_a(ldq), k_mine + mf__lane_b(ldq));
+        mf__product_nt<BF16, 16, SN, DV, ldv, ldv>(dp, base + at::dout + 2 * s_row * ldv + mf__lane_a(ldv), here + at::v + 2 * s_column * ldv + mf__lane_b(ldv));
+        const mf_backward_row<BF16> row[2] = {{lse[0], delta[0], true}, {lse[1], delta[1], true}};
+        const int left = place.length - tile * N - s_column - 2 * t;
+#pragma unroll
+        for (int k = 0; k < SN / 16; k++) {
+            uint32_t a[1][4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int n = 2 * k + i / 2, h = i % 2;
+                const float2 b = f.key_bias ? mf__read2(here + at::bias + 4 * (s_column + n * 8 + 2 * t)) : make_float2(0, 0);
+                const float p0 = n * 8 < left ? row[h].p(s[0][n][2 * h], b.x * MF_LOG2E) : 0.0f;
+                const float p1 = n * 8 + 1 < left ? row[h].p(s[0][n][2 * h + 1], b.y * MF_LOG2E) : 0.0f;
+                a[0][i] = mf__pack<BF16>(row[h].ds(p0, dp[0][n][2 * h]), row[h].ds(p1, dp[0][n][2 * h + 1]));
+            }
+            mf__product_step<BF16, 16, DQK / 8>(dq, a, k_mine + 2 * k * 16 * ldq + mf__lane_b_t(ldq), true);
+        }
+    }
+    if constexpr (WN > 1) {                   /* the parts of the warps that shared the keys, in their order */
+        constexpr int ld = DQK + 4;
+        static_assert(M * ld * 4 <= at::bytes);
+        for (int w = 1; w < WN; w++) {
+            __syncthreads();
+#pragma unroll
+            for (int n = 0; n < DQK / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float *slot = (float *)shared + (s_row + g + i / 2 * 8) * ld + n * 8 + 2 * t + i % 2;
+                    if (warp % WN == w) *slot = dq[0][n][i];
+                }
+            __syncthreads();
+#pragma unroll
+            for (int n = 0; n < DQK / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float *slot = (float *)shared + (s_row + g + i / 2 * 8) * ld + n * 8 + 2 * t + i % 2;
+                    if (warp % WN == 0) dq[0][n][i] += *slot;
+                }
+        }
+        if (warp % WN) return;
+    }
+    const float back = 1.0f / *f.scale;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int r = place.start + s_row + h * 8 + g;
+        if (r >= place.length) continue;
+#pragma unroll
+        for (int n = 0; n < DQK / 8; n++)
+            mf__put2(f.dq + (row0 + (int64_t)r * f.heads) * f.dqk, n * 8 + 2 * t, f.dqk, dq[0][n][2 * h] * back, dq[0][n][2 * h + 1] * back);
+    }
+}
+
+template <bool BF16, int DQK, int DV, int M, int N, int WM>
+static __global__ void __launch_bounds__(256, 1) flash_backward_kernel(const mf_flash f, const mf_flash_dq dq) {
+    MF_SHARED(unsigned char, shared);
+    flash_backward_keys<BF16, DQK, DV, M, N, WM>(f, dq, blockIdx.x, shared);
+}
+template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN>
+static __global__ void __launch_bounds__(256, 1) flash_backward_both_kernel(const mf_flash f, const mf_flash_dq dq) {
+    MF_SHARED(unsigned char, shared);
+    if (blockIdx.x < dq.key_blocks) flash_backward_keys<BF16, DQK, DV, M, N, WM>(f, dq, blockIdx.x, shared);
+    else flash_backward_queries<BF16, DQK, DV, QM, QN>(f, blockIdx.x - dq.key_blocks, shared);
+}
+
+/* Zeros before sums with padded rows, and dq (rows, width) from them. */
+static __global__ void flash_zero_kernel(float4 *x, int64_t n) {
+    MF_GRID_LOOP(i, n) x[i] = make_float4(0, 0, 0, 0);
+}
+static __global__ void flash_unpad_kernel(float *dq, const float *sums, int64_t rows, int width, int64_t ld) {
+    const int64_t n = rows * width;
+    MF_GRID_LOOP(i, n) dq[i] = sums[i / width * ld + i % width];
+}
+
+/* dQ by atomics. */
+template <bool BF16, int DQK, int DV, int M, int N, int WM>
+static mf_status backward_launch(mf_device *d, const mf_flash *f) {
+    constexpr int shared = mf_backward_keys_layout<DQK, DV, M, N>::bytes;
+    const int64_t blocks = mf__flash_slots(f, N) * f->heads, rows = f->total * f->heads;
+    mf_scratch sums;
+    mf_flash_dq dq = {f->dq, f->dqk, f->longest > N, blocks};
+    if (dq.data && dq.add) {
+        /* pairs of columns in whole sectors of 32 bytes */
+        dq.ld = (f->dqk + 7) / 8 * 8;
+        if (dq.ld != f->dqk) {
+            MF_TRY(sums.take(d, rows * dq.ld * 4));
+            dq.data = sums.as<float>();
+        }
+        MF_TRY(MF_LAUNCH(d, flash_zero_kernel, mf__grid(d, rows * dq.ld / 4, 256), 256, 0, (float4 *)dq.data, rows * dq.ld / 4));
+    }
+    mf__flash_work(d, f, true);
+    MF_TRY(MF_LAUNCH(d, (flash_backward_kernel<BF16, DQK, DV, M, N, WM>), (unsigned)blocks, 256, shared, *f, dq));
+    if (dq.data != f->dq)
+        MF_TRY(MF_LAUNCH(d, flash_unpad_kernel, mf__grid(d, rows * f->dqk, 1024), 256, 0, f->dq, dq.data, rows, f->dqk, dq.ld));
+    return MF_OK;
+}
+
+/* dQ by blocks of its own. */
+template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN>
+static mf_status backward_launch_both(mf_device *d, const mf_flash *f) {
+    constexpr int keys = mf_backward_keys_layout<DQK, DV, M, N>::bytes, queries = mf_backward_queries_layout<DQK, DV, QM, QN>::bytes;
+    const int64_t k_blocks = f->dk || f->dv_ || f->dkey_bias ? mf__flash_slots(f, N) * f->heads : 0;
+    const int64_t q_blocks = f->dq ? mf__flash_slots(f, QM) * f->heads : 0;
+    const mf_flash_dq dq = {nullptr, 0, 0, k_blocks};
+    mf__flash_work(d, f, true);
+    return MF_LAUNCH(d, (flash_backward_both_kernel<BF16, DQK, DV, M, N, WM, QM, QN>), (unsigned)(k_blocks + q_blocks), 256,
+                     keys > queries ? keys : queries, *f, dq);
+}
+
+/* Tiles of one pair of widths. */
+template <bool BF16, int DQK, int DV> static bool backward_pair(mf_device *d, const mf_flash *f, mf_status *status) {
+    constexpr int M = DQK + DV <= 400 ? 128 : 64, WM = M == 128 ? 4 : 2;
+    constexpr int large = mf_backward_keys_layout<DQK, DV, M, 64>::bytes, small = mf_backward_keys_layout<DQK, DV, 32, 64>::bytes;
+    constexpr int large_q = mf_backward_queries_layout<DQK, DV, M, 64>::bytes, small_q = mf_backward_queries_layout<DQK, DV, 32, 64>::bytes;
+    const int64_t limit = mf__cuda(d)->shared_limit;
+    if (f->deterministic || !f->dq) {
+        if (large <= limit && large_q <= limit) *status = backward_launch_both<BF16, DQK, DV, M, 64, WM, M, 64>(d, f);
+        else if (small <= limit && small_q <= limit) *status = backward_launch_both<BF16, DQK, DV, 32, 64, 2, 32, 64>(d, f);
+        else return false;
+    } else {
+        if (large <= limit) *status = backward_launch<BF16, DQK, DV, M, 64, WM>(d, f);
+        else if (small <= limit) *status = backward_launch<BF16, DQK, DV, 32, 64, 2>(d, f);
+        else return false;
+    }
+    return true;
+}
+
+bool mf__flash_listed_backward([[maybe_unused]] mf_device *d, [[maybe_unused]] const mf_flash *f, [[maybe_unused]] mf_status *status) {
+#define MF_PAIR(dqk_, dv__) \
+    if (f->dqk <= dqk_ && f->dv <= dv__) return f->bf16 ? backward_pair<true, dqk_, dv__>(d, f, status) : backward_pair<false, dqk_, dv__>(d, f, status);
+    MF_FLASH_DIMS(MF_PAIR)
+#undef MF_PAIR
+    return false;
+}
