@@ -165,7 +165,9 @@ local function flash_ipa(gaps, kind, gauge, precision)
     inputs[0][key] = t
     order[#order + 1] = t
   end
-  local params = ffi.new("mf_flash_ipa_params[1]", { { heads = 2, gauge = gauge, precision = precision, split = precision > 0 and 1 or 0 } })
+  local params = ffi.new("mf_flash_ipa_params[1]", {
+    { heads = 2, gauge = gauge, precision = precision, split = precision > 0 and 1 or 0 },
+  })
   return inputs, packing(), params, unpack(order)
 end
 for _, gaps in ipairs { false, true } do
@@ -318,13 +320,13 @@ end
 
 local function pack(...) return { ... }, select("#", ...) end
 
--- Functions that are given more than they take.
+-- What functions take of all that they are given.
 local taken = { mf_grad_norm = 3, mf_flash_ipa = 3, mf_flash_ipa_attend = 3 }
 
 local function run(name, kinds, make, gaps)
   local arguments, n = pack(make())
   if gaps then
-    for i = 1, n do arguments[i] = strided(arguments[i]) end
+    for i = 1, taken[name] or n do arguments[i] = strided(arguments[i]) end
   end
   local leaves = {}
   for i = 1, n do

@@ -5,7 +5,12 @@
 --
 -- Parameters: head_weights, linear_q, linear_kv, linear_q_points, linear_kv_points, linear_b, down_z, linear_out. With rank = 0
 -- there is no pair term and linear_b, down_z do not exist.
+--
+-- Between its linear layers it is one operator (mf.flash_ipa). layout = "published" is assembled from terms instead, by
+-- nn.lifted_attention, as would be any attention with terms of your own.
 -- @module moonfold.nn.ipa
+local mf = require "moonfold"
+local fail = require "moonfold.fail"
 local module = require "moonfold.nn.module"
 local tree = require "moonfold.nn.tree"
 local linear = require "moonfold.nn.linear"
@@ -14,6 +19,23 @@ local lifted_attention = require "moonfold.nn.lifted_attention"
 local scalar = require "moonfold.nn.term.scalar"
 local points = require "moonfold.nn.term.points"
 local pair = require "moonfold.nn.term.pair"
+local mask_of = require "moonfold.nn.mask"
+
+local function forward(self, inputs)
+  local o = self._options
+  if o.layout ~= "3p" then return lifted_attention.methods.forward(self, inputs) end
+  local frames = lift.check(inputs).frames or fail("points: inputs have no frames ({ R =, t = })")
+  local s, scalars, at = inputs.s, self.scalar, self.points
+  local precision = lift.precision(o.precision)
+  local pair_bias, pair_value
+  if self.pair then pair_bias, pair_value = self.pair:project(inputs) end
+  return self.linear_out(mf.flash_ipa {
+    q = scalars.linear_q(s), kv = scalars.linear_kv(s), q_points = at.linear_q_points(s), kv_points = at.linear_kv_points(s),
+    pair_bias = pair_bias, pair_value = pair_value, head_weights = at.head_weights, R = frames.R, t = frames.t,
+    mask = mask_of.bool(inputs.mask), packing = inputs.packing, heads = o.heads, gauge = o.gauge,
+    precision = precision == "split" and o.split_type or precision, split = precision == "split",
+  })
+end
 
 --- A FlashIPA layer, from s (N, dim) to (N, dim); no residual inside.
 -- @tparam table o `dim` (256) node channels, `edge` (128) channels of the factors, `rank` (2, 0 for none), `heads` (8),
@@ -38,7 +60,7 @@ return module.define("ipa", {
     features = features + term:attach { node = o.dim, heads = o.heads, rng = o.rng }
   end
   self.linear_out = linear { input = features, output = o.dim, init = o.init, rng = o.rng }
-end, lifted_attention.methods.forward, {
+end, forward, {
   describe = function(self)
     local o = self._options
     return ("%d, %d heads of %d, %d + %d points, rank %d"):format(o.dim, o.heads, o.hidden, o.query_points, o.value_points, o.rank)

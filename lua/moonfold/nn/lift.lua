@@ -50,14 +50,22 @@ function M.gauge(R, t, kind, mask, packing)
   return columns:transpose(2, 3), mf.geometry.invert_apply(axes, origin, t)
 end
 
+--- Raises unless a layer was called with one table that says which residues belong together.
+-- @tparam table inputs
+-- @treturn table inputs
+function M.check(inputs)
+  if type(inputs) ~= "table" then fail("expected a table { s =, frames =, packing = }, got %s", type(inputs)) end
+  if not inputs.packing then fail("packing is missing: which residues belong together (mf.packing { 120, 80 })") end
+  return inputs
+end
+
 --- What the terms of one call may know.
 -- @tparam table o `heads`, `gauge`, `precision`, `split_type` of the layer
 -- @tparam table inputs what the caller passed: `s`, `frames`, `pair`, `packing`, `mask`
 -- @treturn table `heads`, `R`, `t` (in the gauge), `mask` (bool or nil), `packing`, `precision`, `split_type`;
 --   a term may keep its own notes for readout under the key of itself
 function M.context(o, inputs)
-  if type(inputs) ~= "table" then fail("expected a table { s =, frames =, packing = }, got %s", type(inputs)) end
-  local packing = inputs.packing or fail("packing is missing: which residues belong together (mf.packing { 120, 80 })")
+  local packing = M.check(inputs).packing
   local context = {
     heads = o.heads, packing = packing, mask = mask_of.bool(inputs.mask),
     precision = M.precision(o.precision), split_type = o.split_type,

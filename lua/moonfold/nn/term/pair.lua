@@ -30,14 +30,18 @@ return module.define("pair", { dim = 128, rank = 2 },
       self.down_z = linear { input = self._dim, output = self._down, init = "default", rng = o.rng }
       return o.heads * self._down
     end,
-    lift = function(self, inputs, context)
+    -- b (N, 2, r, heads) and y (N, 2, r, dim / 4) of both factors.
+    project = function(self, inputs)
       local z = inputs.pair or fail("pair: inputs have no pair factors (N, 2, %d, %d)", self._rank, self._dim)
       if type(z) == "table" then z = mf.stack({ z[1], z[2] }, 2) end
-      local n, r, down = z:size(1), self._rank, self._down
-      if z:ndim() ~= 4 or z:size(2) ~= 2 or z:size(3) ~= r then
-        fail("pair: factors (%s), expected (N, 2, %d, %d)", table.concat(z:shape(), ", "), r, self._dim)
+      if z:ndim() ~= 4 or z:size(2) ~= 2 or z:size(3) ~= self._rank then
+        fail("pair: factors (%s), expected (N, 2, %d, %d)", table.concat(z:shape(), ", "), self._rank, self._dim)
       end
-      local b, y = self.linear_b(z), self.down_z(z)
+      return self.linear_b(z), self.down_z(z)
+    end,
+    lift = function(self, inputs, context)
+      local b, y = self:project(inputs)
+      local n, r, down = b:size(1), self._rank, self._down
       context[self] = y:select(2, 1)
       local q, k = b:select(2, 1):transpose(2, 3), b:select(2, 2):transpose(2, 3)
       local kind = SIXTEEN_BIT[context.precision] or context.precision == "split" and context.split_type
