@@ -211,6 +211,7 @@ end
 
 --- Bytes in live tensors after full collections.
 function M.live_bytes()
+  require("moonfold.constant").forget()   -- tables uploaded once and for all
   jit.flush()      -- compiled traces hold closures and cdata as constants, and those their tensors
   collectgarbage()
   mf.memory()  -- forgets functions in Lua whose graph went; what they saved goes with the next collection

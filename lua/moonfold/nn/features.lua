@@ -1,28 +1,37 @@
 --- Features without parameters: times, positions, and the distances of nearest neighbours.
 -- @module moonfold.nn.features
 local mf = require "moonfold"
+local constant = require "moonfold.constant"
 
 local M = {}
 
+local known = {}     -- "half scale" -> { M exp(-j ln M / (half - 1)), ... }
+
+local function frequencies(half, scale)
+  local key = ("%d %.17g"):format(half, scale)
+  if not known[key] then
+    local list = {}
+    for j = 0, half - 1 do list[j + 1] = scale * math.exp(-j * math.log(scale) / math.max(half - 1, 1)) end
+    known[key] = list
+  end
+  return known[key]
+end
+
 --- Sinusoidal embedding of times: (sin a_j ..., cos a_j ...), a_j = t M exp(-j ln M / (half - 1)), half = floor(width / 2).
 --
--- Angles reach M, so they are computed in float64 on the host: in float32 channel 0 would be off by 1e-4.
+-- Angles reach M, so they are computed in float64: in float32 channel 0 would be off by 1e-4.
 -- @param t tensor (n)
 -- @tparam number width of the result; an odd one ends in a zero
 -- @tparam[opt=10000] number scale M
 -- @return a tensor (n, width), float32, on t's device
 -- @usage local e = nn.features.time(t, 128, 2056)
 function M.time(t, width, scale)
-  scale = scale or 10000
-  local half = math.floor(width / 2)
-  local frequency = {}
-  for j = 0, half - 1 do frequency[j + 1] = scale * math.exp(-j * math.log(scale) / math.max(half - 1, 1)) end
-  local device = t:device()
-  local host = (device:find "^cuda" and t:to("cpu") or t):detach():to("float64"):reshape(-1, 1)
-  local angle = host * mf.tensor(frequency, { dtype = "float64" }):to(host:device()):reshape(1, half)
+  local frequency = frequencies(math.floor(width / 2), scale or 10000)
+  t = t:detach():to("float64"):reshape(-1, 1)
+  local angle = t * constant(frequency, { dtype = "float64", device = t:device() })
   local parts = { angle:sin(), angle:cos() }
-  if width % 2 == 1 then parts[3] = host:affine(0, 0) end
-  return mf.cat(parts, 2):to("float32"):to(device)
+  if width % 2 == 1 then parts[3] = t:affine(0, 0) end
+  return mf.cat(parts, 2):to("float32")
 end
 
 --- Sinusoidal embedding E_width of residue positions or offsets.
