@@ -84,6 +84,36 @@ $(BUILD)/cuda/%.o: cuda/%.cu Makefile
 
 -include $(CUDA_OBJECTS:.o=.d)
 
+# The same sources for the host, threads as fibers (cuda/emulate): tests where no GPU is. MOONFOLD_CUDA names the library to load.
+# PARTIAL=1 ONLY="norm sort" builds with those kernels alone.
+CUDA_INCLUDE     ?= $(firstword $(wildcard $(CUDA_HOME)/include /usr/local/cuda/include /usr/include))
+EMULATED_SOURCES := $(if $(ONLY),$(patsubst %,cuda/%.cu,backend pool capture profile packing gemm $(ONLY)),$(CUDA_SOURCES)) $(sort $(wildcard cuda/emulate/*.cpp))
+EMULATED_OBJECTS := $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(EMULATED_SOURCES)))
+EMULATED_LIBRARY := $(BUILD)/emulated/libmoonfold_cuda.so
+EMULATED_FLAGS    = -std=c++20 $(EMULATED_OPT) -march=$(MARCH) -g -fPIC -fvisibility=hidden -DMF_EMULATE $(if $(PARTIAL),-DMF_PARTIAL) \
+                    -isystem $(CUDA_INCLUDE) -Wall -Wno-unknown-pragmas -Wno-unused-function \
+                    -fsanitize=bounds,alignment,shift,integer-divide-by-zero -fsanitize-undefined-trap-on-error
+EMULATED_OPT     ?= -O1
+
+.PHONY: cuda-emulated
+cuda-emulated: $(EMULATED_LIBRARY) ## build the CUDA backend for a device that is emulated (needs CUDA's headers)
+
+$(EMULATED_LIBRARY): $(EMULATED_OBJECTS) $(LIBRARY)
+	@echo "  link  $@"
+	$(Q)$(CXX) -shared -o $@ $(EMULATED_OBJECTS) -L$(BUILD) -lmoonfold -ldl $(if $(PARTIAL),,-Wl$(,)-z$(,)defs) -Wl,-rpath,'$$ORIGIN/..'
+
+$(BUILD)/emulated/cuda/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	@echo "  c++   $<"
+	$(Q)$(CXX) $(EMULATED_FLAGS) -MMD -MP -x c++ -c -o $@ $<
+
+$(BUILD)/emulated/cuda/emulate/%.o: cuda/emulate/%.cpp
+	@mkdir -p $(@D)
+	@echo "  c++   $<"
+	$(Q)$(CXX) $(EMULATED_FLAGS) -O2 -fno-sanitize=all -MMD -MP -c -o $@ $<
+
+-include $(EMULATED_OBJECTS:.o=.d)
+
 # ---- what a user runs ----
 
 JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))   # unless -j was given

@@ -1,6 +1,10 @@
 --- What specs share: random inputs, comparisons, gradient checks, leak checks.
 -- @module spec.support
+local busted = require "busted"
+local ffi = require "ffi"
 local mf = require "moonfold"
+
+ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
 
 local M = { random = {} }
 
@@ -226,6 +230,21 @@ function M.no_leaks(fn)
   local after = M.live_bytes()
   if after ~= before then error(("live bytes went from %d to %d\n%s"):format(before, after, mf.memory_report()), 2) end
 end
+
+--- The CUDA device that specs run on, "cuda:0", opened in guard mode: blocks of its memory hold NaN when they are taken and lie
+-- between canaries. Without one: nil, and a pending entry that says why.
+-- @usage describe("norms #gpu", function()
+--          local device = support.cuda()
+--          if not device then return end
+function M.cuda()
+  ffi.C.setenv("MOONFOLD_CUDA_GUARD", "1", 0)
+  local list, reason = mf.cuda()
+  if not list then busted.pending("no CUDA device: " .. reason) end
+  return list and list[1]
+end
+
+--- Whether the CUDA device is emulated: thousands of times slower than a real one.
+function M.emulated() return (os.getenv "MOONFOLD_CUDA" or ""):find("emulated", 1, true) ~= nil end
 
 --- Runs a command of the shell.
 -- @treturn boolean whether it ended well
