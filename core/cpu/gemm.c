@@ -1,4 +1,4 @@
-/* gemm.c: matrix products on the CPU: C = alpha op(A) op(B) + beta C + bias, row-major, batched.
+/* gemm.c: matrix products on the CPU: C = activation(alpha op(A) op(B) + beta C + bias), row-major, batched.
  *
  * Two paths:
  *   direct      float32 and float64, exact: OpenBLAS on the operands where they lie
@@ -45,6 +45,15 @@ typedef struct part {
 START(float, f32)
 START(double, f64)
 
+/* c = relu(c) over a rectangle; NaN stays. */
+#define RELU(R, suffix)                                                                                     \
+    static void relu_##suffix(R *c, int64_t ldc, int64_t rows, int64_t columns) {                           \
+        for (int64_t i = 0; i < rows; i++)                                                                  \
+            for (int64_t j = 0; j < columns; j++) c[i * ldc + j] = c[i * ldc + j] < 0 ? 0 : c[i * ldc + j]; \
+    }
+RELU(float, f32)
+RELU(double, f64)
+
 /* c += alpha op(A) op(B) by loops; the strides say which way op goes. */
 #define LOOPS(R, suffix)                                                                                    \
     static void loops_##suffix(R *c, int64_t ldc, int64_t m, int64_t n, int64_t k, R alpha, const R *a,     \
@@ -76,7 +85,6 @@ LOOPS(double, f64)
             start_##suffix(c, g->ldc, m, n, beta, bias);                                                    \
             beta = 1;                                                                                       \
         }                                                                                                   \
-        if (k == 0) return;                                                                                 \
         if (small)                                                                                          \
             loops_##suffix(c, ldc, m, n, k, alpha, a, ta ? 1 : lda, ta ? lda : 1, b, tb ? 1 : ldb, tb ? ldb : 1); \
         else if (n == 1)                                                                                    \
@@ -88,6 +96,7 @@ LOOPS(double, f64)
         else                                                                                                \
             cblas_##letter##gemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, \
                                  m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);                             \
+        if (g->activation == MF_ACTIVATION_RELU) relu_##suffix(c, ldc, m, n);                               \
     }
 MULTIPLY(float, f32, s)
 MULTIPLY(double, f64, d)
@@ -179,30 +188,35 @@ static void load_f64(double *to, const void *from, int dtype, int precision, int
         mf__round_row_f64(to + i * columns, (const double *)from + offset + i * ld, columns, precision, 1);
 }
 
-/* n values of C: c = sum + beta c + bias, computed in the wider type and rounded once. */
-static void store_f32(void *c, int dtype, int64_t at, const float *sum, int64_t n, float beta, const void *bias, int64_t column) {
+/* n values of C: c = sum + beta c + bias, at least `least`, computed in the wider type and rounded once. */
+static void store_f32(void *c, int dtype, int64_t at, const float *sum, int64_t n, float beta, const void *bias, int64_t column,
+                      float least) {
     for (int64_t j = 0; j < n; j++) {
         float y = sum[j];
         if (dtype == MF_FLOAT32) {
             float *to = (float *)c + at + j;
-            *to = y + (beta != 0 ? beta * *to : 0) + (bias ? ((const float *)bias)[column + j] : 0);
+            y += (beta != 0 ? beta * *to : 0) + (bias ? ((const float *)bias)[column + j] : 0);
+            *to = y < least ? least : y;
         } else if (dtype == MF_FLOAT16) {
             uint16_t *to = (uint16_t *)c + at + j;
             y += (beta != 0 ? beta * mf__half_to_float(*to) : 0) + (bias ? mf__half_to_float(((const uint16_t *)bias)[column + j]) : 0);
-            *to = mf__float_to_half(y);
+            *to = mf__float_to_half(y < least ? least : y);
         } else {
             uint16_t *to = (uint16_t *)c + at + j;
             y += (beta != 0 ? beta * mf__bf16_to_float(*to) : 0) + (bias ? mf__bf16_to_float(((const uint16_t *)bias)[column + j]) : 0);
-            *to = mf__float_to_bf16(y);
+            *to = mf__float_to_bf16(y < least ? least : y);
         }
     }
 }
 
-static void store_f64(void *c, int dtype, int64_t at, const double *sum, int64_t n, double beta, const void *bias, int64_t column) {
+static void store_f64(void *c, int dtype, int64_t at, const double *sum, int64_t n, double beta, const void *bias, int64_t column,
+                      double least) {
     (void)dtype;
     double *to = (double *)c + at;
-    for (int64_t j = 0; j < n; j++)
-        to[j] = sum[j] + (beta != 0 ? beta * to[j] : 0) + (bias ? ((const double *)bias)[column + j] : 0);
+    for (int64_t j = 0; j < n; j++) {
+        const double y = sum[j] + (beta != 0 ? beta * to[j] : 0) + (bias ? ((const double *)bias)[column + j] : 0);
+        to[j] = y < least ? least : y;
+    }
 }
 
 /* One tile of C: its sum over k runs through the workspace panel by panel. */
@@ -222,7 +236,8 @@ static void store_f64(void *c, int dtype, int64_t at, const double *sum, int64_t
                                  (int)m, (int)n, (int)k, (R)g->alpha, a, (int)(ta ? m : k), b, (int)(tb ? k : n), 1, c, (int)n); \
         }                                                                                                   \
         for (int64_t i = 0; i < m; i++)                                                                     \
-            store_##suffix(g->c, g->dtype, c0 + (p->row + i) * g->ldc + p->column, c + i * n, n, (R)g->beta, g->bias, p->column); \
+            store_##suffix(g->c, g->dtype, c0 + (p->row + i) * g->ldc + p->column, c + i * n, n, (R)g->beta, g->bias, p->column, \
+                           g->activation == MF_ACTIVATION_RELU ? 0 : -(R)INFINITY);                         \
     }
 CONVERT(float, f32, s)
 CONVERT(double, f64, d)
@@ -255,6 +270,7 @@ static mf_status converted(mf_device *d, const mf_gemm *g, int64_t threads) {
 mf_status mf__cpu_gemm(mf_device *d, const mf_gemm *g) {
     if (!mf__is_float(g->dtype))
         return mf__fail(MF_EDTYPE, "matmul: element type %s is not a floating one", mf_dtype_name(g->dtype));
+    if (g->sums) MF_TRY(mf__cpu_bias_grad(d, g->dtype, g->k, g->m, g->lda, g->a, NULL, NULL, g->sums));
     if (g->m <= 0 || g->n <= 0 || g->batch <= 0) return MF_OK;
     if (g->k > INT_MAX || g->lda > INT_MAX || g->ldb > INT_MAX || g->ldc > INT_MAX)
         return mf__fail(MF_ESUPPORT, "matmul: the common size %lld and row strides %lld, %lld, %lld must stay under 2^31",

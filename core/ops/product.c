@@ -1,7 +1,13 @@
 /* product.c: matrix products: matmul over broadcast leading axes, and the linear layer.
  *
- *     matmul   c = a b           da = dc b', db = a' dc, summed over the axes along which a or b was repeated
- *     linear   y = x w' + bias   dx = dy w,  dw = dy' x,  dbias = column sums of dy
+ *     matmul   c = a b               da = dc b', db = a' dc, summed over the axes along which a or b was repeated
+ *     linear   y = act(x w' + bias)  dz = dy act'(y),  dx = dz w,  dw = dz' x,  dbias = column sums of dz
+ *
+ * With relu the row is linear_relu, which keeps y too: where a layer follows, that is its input and costs nothing. The sums for dbias
+ * are the product dw's own epilogue, or, with relu, join the pass that makes dz.
+ *
+ * float32 products round their operands to the context's precision of products, which the node remembers for backward. Matrices with
+ * a side under 16 do not: matrix units gain nothing there, and those are rotations, coordinates and the heads that make them.
  *
  * A matrix goes to the kernel where it lies when one of its two strides is 1, as it is or as a transpose; anything else is
  * copied first. Leading axes are merged as far as the strides of both sides allow, so that one call of the kernel takes
@@ -50,16 +56,30 @@ static mf_status check_type(const char *op, const mf_tensor *a, const mf_tensor 
 /* BLAS refuses a leading dimension of 0, also for empty matrices. */
 static int64_t at_least_1(int64_t ld) { return ld < 1 ? 1 : ld; }
 
+enum { LEAST_ROUNDED = 16 };
+
+/* i[0] of every row of this file: the precision of products, at first as the context has it; i[1]: the activation of linear. */
+static mf_params params_of(const mf_tensor *x, int activation) {
+    return (mf_params){.i = {x ? x->ctx->products : MF_EXACT, activation}};
+}
+
+/* Only float32 is rounded: 16-bit values have nothing to lose, and who stores float64 wants it. `least` is the shortest side. */
+static int settle_precision(mf_call *c, const mf_tensor *x, int64_t least) {
+    if (x->dtype != MF_FLOAT32 || least < LEAST_ROUNDED) c->p.i[0] = MF_EXACT;
+    return (int)c->p.i[0];
+}
+
+static int64_t shorter(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /* c = a b for a contiguous c (..., m, n) whose leading axes those of a and b broadcast to. */
-static mf_status multiply(mf_tensor *c, const mf_tensor *a, const mf_tensor *b) {
+static mf_status multiply(mf_tensor *c, const mf_tensor *a, const mf_tensor *b, int precision) {
     matrix ma = {.x = NULL}, mb = {.x = NULL};
     mf_status status;
     MF_TRY_OUT(matrix_of(&ma, a));
     MF_TRY_OUT(matrix_of(&mb, b));
     a = ma.x;
     b = mb.x;
-    mf_gemm g = {.dtype = c->dtype, .transpose_a = ma.transpose, .transpose_b = mb.transpose, .precision = MF_EXACT, .alpha = 1,
-        .beta = 0,
+    mf_gemm g = {.dtype = c->dtype, .transpose_a = ma.transpose, .transpose_b = mb.transpose, .precision = precision, .alpha = 1,
                  .m = c->shape[c->ndim - 2], .n = c->shape[c->ndim - 1], .k = a->shape[a->ndim - 1],
                  .lda = at_least_1(ma.ld), .ldb = at_least_1(mb.ld)};
     g.ldc = at_least_1(g.n);
@@ -115,7 +135,7 @@ out:
     return status;
 }
 
-static mf_status product(mf_tensor **out, const mf_tensor *a, const mf_tensor *b) {
+static mf_status product(mf_tensor **out, const mf_tensor *a, const mf_tensor *b, int precision) {
     *out = NULL;
     if (a->ndim < 2 || b->ndim < 2) {
         const mf_tensor *x = a->ndim < 2 ? a : b;
@@ -141,7 +161,7 @@ static mf_status product(mf_tensor **out, const mf_tensor *a, const mf_tensor *b
     shape[ndim - 2] = a->shape[a->ndim - 2];
     shape[ndim - 1] = b->shape[b->ndim - 1];
     MF_TRY(mf__new(out, a->device, a->dtype, ndim, shape));
-    mf_status status = multiply(*out, a, b);
+    mf_status status = multiply(*out, a, b, precision);
     if (status != MF_OK) {
         mf_tensor_release(*out);
         *out = NULL;
@@ -161,11 +181,11 @@ static mf_status transposed(mf_tensor **out, const mf_tensor *x) {
 }
 
 /* a b', or a' b when not `second`, summed to the shape of `like`. */
-static mf_status product_to(mf_tensor **out, const mf_tensor *a, const mf_tensor *b, int second, const mf_tensor *like) {
+static mf_status product_to(mf_tensor **out, const mf_tensor *a, const mf_tensor *b, int second, const mf_tensor *like, int precision) {
     mf_tensor *view = NULL, *full = NULL;
     mf_status status;
     MF_TRY_OUT(transposed(&view, second ? b : a));
-    MF_TRY_OUT(product(&full, second ? a : view, second ? view : b));
+    MF_TRY_OUT(product(&full, second ? a : view, second ? view : b, precision));
     MF_TRY_OUT(mf__sum_to(out, full, like));
 out:
     mf_tensor_release(view);
@@ -182,15 +202,20 @@ static mf_status flattened(mf_tensor **out, const mf_tensor *x) {
 mf_status mf__matmul_fwd(mf_call *c) {
     MF_TRY(mf__usable("matmul", c->in[0]));
     MF_TRY(mf__usable("matmul", c->in[1]));
-    return product(&c->out[0], c->in[0], c->in[1]);
+    const mf_tensor *a = c->in[0], *b = c->in[1];
+    int64_t least = INT64_MAX;
+    if (a->ndim >= 2 && b->ndim >= 2)
+        least = shorter(shorter(a->shape[a->ndim - 2], a->shape[a->ndim - 1]), b->shape[b->ndim - 1]);
+    return product(&c->out[0], a, b, settle_precision(c, a, least));
 }
 
 mf_status mf__matmul_bwd(mf_grad_call *g) {
     const mf_tensor *a = g->in[0], *b = g->in[1], *dc = g->dout[0];
-    if (g->wanted[0]) MF_TRY(product_to(&g->din[0], dc, b, 1, a));
+    const int precision = (int)g->p->i[0];
+    if (g->wanted[0]) MF_TRY(product_to(&g->din[0], dc, b, 1, a, precision));
     if (!g->wanted[1]) return MF_OK;
-    if (mf__count(b->ndim - 2, b->shape) != 1 || mf__count(dc->ndim - 2, dc->shape) == 1) return product_to(&g->din[1], a, dc, 0,
-        b);
+    if (mf__count(b->ndim - 2, b->shape) != 1 || mf__count(dc->ndim - 2, dc->shape) == 1)
+        return product_to(&g->din[1], a, dc, 0, b, precision);
 
     /* one b for the whole batch: a' dc over all rows at once, instead of a product for each and their sum */
     mf_tensor *a_rows = NULL, *dc_rows = NULL, *flat = NULL;
@@ -201,7 +226,7 @@ mf_status mf__matmul_bwd(mf_grad_call *g) {
     {
         mf_tensor *view;
         MF_TRY_OUT(transposed(&view, a_rows));
-        status = multiply(flat, view, dc_rows);
+        status = multiply(flat, view, dc_rows, precision);
         mf_tensor_release(view);
         if (status != MF_OK) goto out;
     }
@@ -213,8 +238,7 @@ out:
     return status;
 }
 
-mf_status mf__linear_fwd(mf_call *c) {
-    const mf_tensor *x = c->in[0], *weight = c->in[1], *bias = c->in[2];
+static mf_status linear_check(const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias) {
     MF_TRY(mf__usable("linear", x));
     MF_TRY(mf__usable("linear", weight));
     MF_TRY(check_type("linear", x, weight));
@@ -225,6 +249,12 @@ mf_status mf__linear_fwd(mf_call *c) {
     if (bias && (bias->ndim != 1 || bias->shape[0] != weight->shape[0]))
         return mf__fail(MF_ESHAPE, "linear: bias %s must be (%lld), the first axis of weight %s", mf__shape(bias).text,
                         (long long)weight->shape[0], mf__shape(weight).text);
+    return MF_OK;
+}
+
+mf_status mf__linear_fwd(mf_call *c) {
+    const mf_tensor *x = c->in[0], *weight = c->in[1], *bias = c->in[2];
+    MF_TRY(linear_check(x, weight, bias));
     int64_t shape[MF_MAX_DIMS];
     for (int i = 0; i < x->ndim; i++) shape[i] = x->shape[i];
     shape[x->ndim - 1] = weight->shape[0];
@@ -236,10 +266,11 @@ mf_status mf__linear_fwd(mf_call *c) {
     MF_TRY_OUT(matrix_of(&mw, weight));
     if (bias) MF_TRY_OUT(mf__contiguous(&flat_bias, bias));
     MF_TRY_OUT(mf__new(&c->out[0], x->device, x->dtype, x->ndim, shape));
-    const mf_gemm g = {.dtype = x->dtype, .transpose_a = mx.transpose, .transpose_b = !mw.transpose, .precision = MF_EXACT,
+    const int precision = settle_precision(c, x, shorter(weight->shape[0], weight->shape[1]));
+    const mf_gemm g = {.dtype = x->dtype, .transpose_a = mx.transpose, .transpose_b = !mw.transpose, .precision = precision,
                        .m = rows->shape[0], .n = weight->shape[0], .k = weight->shape[1], .batch = 1, .lda = at_least_1(mx.ld),
-                       .ldb = at_least_1(mw.ld), .ldc = at_least_1(weight->shape[0]), .alpha = 1, .beta = 0, .a = mf__data(mx.x),
-                       .b = mf__data(mw.x), .bias = flat_bias ? mf__data(flat_bias) : NULL, .c = mf__data(c->out[0])};
+                       .ldb = at_least_1(mw.ld), .ldc = at_least_1(weight->shape[0]), .alpha = 1, .a = mf__data(mx.x), .b = mf__data(mw.x),
+                       .bias = flat_bias ? mf__data(flat_bias) : NULL, .c = mf__data(c->out[0]), .activation = (int)c->p.i[1]};
     status = mf__kernels(x)->gemm(x->device, &g);
 out:
     mf_tensor_release(rows);
@@ -249,41 +280,89 @@ out:
     return status;
 }
 
-mf_status mf__linear_bwd(mf_grad_call *g) {
-    const mf_tensor *x = g->in[0], *weight = g->in[1];
-    mf_tensor *dy = NULL, *rows = NULL, *view = NULL, *dx = NULL;
-    mf_status status = MF_OK;
-    MF_TRY_OUT(flattened(&dy, g->dout[0]));
-    if (g->wanted[0]) {
-        MF_TRY_OUT(product(&dx, dy, weight));
-        MF_TRY_OUT(mf_reshape(&g->din[0], dx, x->ndim, x->shape));
+/* The cotangent of x w' + bias as rows whose columns are contiguous: dy where it lies if it can be, without relu. */
+static mf_status linear_dz(matrix *dz, mf_tensor **dbias, const mf_tensor *dy, const mf_tensor *y, int want_bias) {
+    mf_tensor *rows = NULL;
+    mf_status status;
+    MF_TRY_OUT(flattened(&rows, dy));
+    MF_TRY_OUT(matrix_of(dz, rows));
+    if (dz->transpose) {
+        mf_tensor_release(dz->x);
+        *dz = (matrix){.ld = rows->shape[1]};
+        MF_TRY_OUT(mf__contiguous(&dz->x, rows));
     }
-    if (g->wanted[1]) {
-        MF_TRY_OUT(flattened(&rows, x));
-        MF_TRY_OUT(transposed(&view, dy));
-        MF_TRY_OUT(product(&g->din[1], view, rows));
-    }
-    if (g->n_in > 2 && g->in[2] && g->wanted[2]) {
-        mf_tensor *flat;
-        MF_TRY_OUT(mf__contiguous(&flat, dy));
-        status = mf__new(&g->din[2], dy->device, dy->dtype, 1, weight->shape);
-        if (status == MF_OK)
-            status = mf__kernels(dy)->reduce(dy->device, MF_REDUCE_sum, dy->dtype, 1, dy->shape[0], dy->shape[1], mf__data(flat),
-                mf__data(g->din[2]));
-        mf_tensor_release(flat);
+    if (want_bias) MF_TRY_OUT(mf__new(dbias, dy->device, dy->dtype, 1, rows->shape + 1));
+    if (y) {
+        const mf_tensor *from = dz->x;
+        mf_tensor *masked;
+        MF_TRY_OUT(mf__new(&masked, dy->device, dy->dtype, 2, rows->shape));
+        status = mf__kernels(dy)->bias_grad(dy->device, dy->dtype, rows->shape[0], rows->shape[1], dz->ld, mf__data(from), mf__data(y),
+                                            mf__data(masked), want_bias ? mf__data(*dbias) : NULL);
+        mf_tensor_release(dz->x);
+        *dz = (matrix){.x = masked, .ld = rows->shape[1]};
     }
 out:
-    mf_tensor_release(dy);
     mf_tensor_release(rows);
-    mf_tensor_release(view);
+    return status;
+}
+
+/* dw = dz' x and, in the same pass, the column sums of dz where `dbias` is there. */
+static mf_status linear_dweight(mf_tensor **out, const matrix *dz, const mf_tensor *x, const mf_tensor *weight, mf_tensor *dbias,
+                                int precision) {
+    mf_tensor *rows = NULL;
+    matrix mx = {.x = NULL};
+    mf_status status;
+    MF_TRY_OUT(flattened(&rows, x));
+    MF_TRY_OUT(matrix_of(&mx, rows));
+    MF_TRY_OUT(mf__new(out, x->device, x->dtype, 2, weight->shape));
+    const mf_gemm g = {.dtype = x->dtype, .transpose_a = 1, .transpose_b = mx.transpose, .precision = precision, .m = weight->shape[0],
+                       .n = weight->shape[1], .k = rows->shape[0], .batch = 1, .lda = at_least_1(dz->ld), .ldb = at_least_1(mx.ld),
+                       .ldc = at_least_1(weight->shape[1]), .alpha = 1, .a = mf__data(dz->x), .b = mf__data(mx.x), .c = mf__data(*out),
+                       .sums = dbias ? mf__data(dbias) : NULL};
+    status = mf__kernels(x)->gemm(x->device, &g);
+out:
+    mf_tensor_release(rows);
+    mf_tensor_release(mx.x);
+    return status;
+}
+
+mf_status mf__linear_bwd(mf_grad_call *g) {
+    const mf_tensor *x = g->in[0], *weight = g->in[1];
+    const int precision = (int)g->p->i[0], relu = g->p->i[1] == MF_ACTIVATION_RELU;
+    const int want_bias = g->n_in > 2 && g->in[2] && g->wanted[2];
+    matrix dz = {.x = NULL};
+    mf_tensor *dx = NULL;
+    mf_status status;
+    MF_TRY_OUT(linear_dz(&dz, &g->din[2], g->dout[0], relu ? g->out[0] : NULL, want_bias));
+    if (g->wanted[0]) {
+        MF_TRY_OUT(product(&dx, dz.x, weight, precision));
+        MF_TRY_OUT(mf_reshape(&g->din[0], dx, x->ndim, x->shape));
+    }
+    mf_tensor *sums = want_bias && !relu ? g->din[2] : NULL;
+    if (g->wanted[1]) MF_TRY_OUT(linear_dweight(&g->din[1], &dz, x, weight, sums, precision));
+    else if (sums)
+        status = mf__kernels(dz.x)->bias_grad(dz.x->device, dz.x->dtype, dz.x->shape[0], dz.x->shape[1], dz.ld, mf__data(dz.x), NULL, NULL,
+                                              mf__data(sums));
+out:
+    mf_tensor_release(dz.x);
     mf_tensor_release(dx);
     return status;
 }
 
 mf_status mf_matmul(mf_tensor **out, const mf_tensor *a, const mf_tensor *b) {
-    return mf__run1(out, MF_OP_matmul, (const mf_tensor *[]){a, b}, 2, NULL);
+    const mf_params p = params_of(a, MF_ACTIVATION_NONE);
+    return mf__run1(out, MF_OP_matmul, (const mf_tensor *[]){a, b}, 2, &p);
+}
+
+mf_status mf_linear_act(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias, int activation) {
+    *out = NULL;
+    if (activation != MF_ACTIVATION_NONE && activation != MF_ACTIVATION_RELU)
+        return mf__fail(MF_EVALUE, "linear: activation %d is not MF_ACTIVATION_NONE or MF_ACTIVATION_RELU", activation);
+    const mf_params p = params_of(x, activation);
+    const int op = activation == MF_ACTIVATION_RELU ? MF_OP_linear_relu : MF_OP_linear;
+    return mf__run1(out, op, (const mf_tensor *[]){x, weight, bias}, 3, &p);
 }
 
 mf_status mf_linear(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias) {
-    return mf__run1(out, MF_OP_linear, (const mf_tensor *[]){x, weight, bias}, 3, NULL);
+    return mf_linear_act(out, x, weight, bias, MF_ACTIVATION_NONE);
 }

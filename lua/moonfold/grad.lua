@@ -216,8 +216,10 @@ local function checkpoint_backward(entry, cotangents)
   local saved = entry.saved
   local rng = C.mf_ctx_rng(ctx)
   local now = { rng.seed, rng.stream, rng.counter }
+  local products = C.mf_ctx_product_precision(ctx)
   local gradients = {}
   local function again_forward()
+    C.mf_ctx_products(ctx, saved.products)
     rng.seed, rng.stream, rng.counter = saved.seed, saved.stream, saved.counter
     local arguments = {}
     for i = 1, entry.count do
@@ -230,6 +232,7 @@ local function checkpoint_backward(entry, cotangents)
     end
     local n_results, results = pack(saved.fn(unpack(arguments, 1, entry.count)))
     rng.seed, rng.stream, rng.counter = now[1], now[2], now[3]
+    C.mf_ctx_products(ctx, products)
     -- One root for all outputs: the derivative of sum(output * cotangent) is the cotangent.
     local roots, at = {}, 0
     for i = 1, n_results do
@@ -255,6 +258,7 @@ local function checkpoint_backward(entry, cotangents)
   local ok, message = pcall(with_grad, 1, scope, again_forward)
   if not ok then
     rng.seed, rng.stream, rng.counter = now[1], now[2], now[3]
+    C.mf_ctx_products(ctx, products)
     error(message, 0)
   end
   return gradients
@@ -286,7 +290,7 @@ function M.checkpoint(fn, ...)
   end
   local saved = {
     fn = fn, arguments = kept, required = required,
-    seed = rng.seed, stream = rng.stream, counter = rng.counter,
+    seed = rng.seed, stream = rng.stream, counter = rng.counter, products = C.mf_ctx_product_precision(ctx),
   }
   local n_results, results = pack(with_grad(0, scope, call, fn, ...))
   -- What fn captures may require gradients where its arguments do not: one input that always does puts it on the tape.

@@ -7,6 +7,7 @@ local initial = require "moonfold.nn.initial"
 -- @tparam table o `input`, `output`, `bias` (true), `init` ("torch", see `nn.initial`), `rng`
 -- @usage local layer = nn.linear { input = 256, output = 128 }
 --        y = layer(x)
+--        z = layer(x, "relu")        -- the same as layer(x):relu(), in one kernel
 return module.define("linear",
   { input = module.REQUIRED, output = module.REQUIRED, bias = true, init = "torch", rng = module.OPTIONAL },
   function(self, o)
@@ -14,5 +15,6 @@ return module.define("linear",
     self.weight = initial.weight(o.init, size, o.rng)
     if o.bias then self.bias = initial.bias(o.init, size, o.rng) end
   end,
-  function(self, x) return x:linear(self.weight, self.bias) end,
-  { describe = function(self) return self.weight:size(2) .. " -> " .. self.weight:size(1) end })
+  function(self, x, activation) return x:linear(self.weight, self.bias, activation) end,
+  { activates = { relu = true },        -- what forward takes as its second argument
+    describe = function(self) return self.weight:size(2) .. " -> " .. self.weight:size(1) end })

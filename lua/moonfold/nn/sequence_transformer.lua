@@ -45,7 +45,7 @@ local layer = module.define("transformer_layer",
   end,
   function(self, x, packing, key_bias)
     x = self.norm1(x + self.self_attn(x, packing, key_bias))
-    return self.norm2(x + self.linear2(self.linear1(x):relu()))
+    return self.norm2(x + self.linear2(self.linear1(x, "relu")))
   end)
 
 local function forward(self, x, packing, mask)

@@ -2,6 +2,7 @@
 -- @module moonfold.nn.sequential
 local fail = require "moonfold.fail"
 local module = require "moonfold.nn.module"
+local activations = require "moonfold.nn.activations"
 
 local function callable(f)
   return type(f) == "function" or module.is_module(f) or (getmetatable(f) or {}).__call ~= nil
@@ -19,6 +20,16 @@ return module.define("sequential", nil,
     if #self == 0 then fail("sequential: expected at least one layer") end
   end,
   function(self, x)
-    for i = 1, #self do x = self[i](x) end
+    local i = 1
+    while self[i] do
+      local item = self[i]
+      if self[i + 1] == activations.relu and module.is_module(item) and item.activates and item.activates.relu then
+        x = item(x, "relu")
+        i = i + 2
+      else
+        x = item(x)
+        i = i + 1
+      end
+    end
     return x
   end)

@@ -20,7 +20,7 @@ return module.define("torsion_angles", { dim = module.REQUIRED, angles = 1, rng 
     self.linear_final = linear { input = o.dim, output = 2 * o.angles, init = "final", rng = o.rng }
   end,
   function(self, s)
-    local y = self.linear_final(s + self.linear_2(self.linear_1(s):relu()))
+    local y = self.linear_final(s + self.linear_2(self.linear_1(s, "relu")))
     local square = y:square():sum(2, true):clamp(1e-8, nil)
     return (y * square:rsqrt()):reshape(s:size(1), self._options.angles, 2)
   end)

@@ -11,7 +11,7 @@ local block = module.define("torsion_block", { dim = module.REQUIRED, rng = modu
     self.linear_1 = linear { input = o.dim, output = o.dim, init = "relu", rng = o.rng }
     self.linear_2 = linear { input = o.dim, output = o.dim, init = "final", rng = o.rng }
   end,
-  function(self, y) return y + self.linear_2(self.linear_1(y:relu()):relu()) end)
+  function(self, y) return y + self.linear_2(self.linear_1(y:relu(), "relu")) end)
 
 --- A torsion head; called with (s, s0), both (N, dim), gives (N, angles, 2).
 -- @tparam table o `dim`, `hidden` (128), `angles` (8), `blocks` (2), `rng`

@@ -90,16 +90,21 @@ function M.matmul(a, b)
   return adopt(out[0])
 end
 
---- x W' + b over the last axis.
+local activations = { none = C.MF_ACTIVATION_NONE, relu = C.MF_ACTIVATION_RELU }
+
+--- x W' + b over the last axis, and an activation of it in the same kernel.
 -- @tparam tensor weight (outputs, inputs)
 -- @tparam ?tensor bias (outputs)
+-- @tparam[opt="none"] string activation "none" or "relu"
 -- @treturn tensor
-function M.linear(x, weight, bias)
+function M.linear(x, weight, bias, activation)
   T.tensor_argument("linear", 0, x)
   T.tensor_argument("linear", 1, weight)
   T.optional_tensor("linear", 2, bias)
-  local status = C.mf_linear(out, x, weight, bias)
-  if status ~= 0 and again(status) then check(C.mf_linear(out, x, weight, bias)) end
+  local code = activations[activation or "none"]
+  if not code then fail("linear: unknown activation '%s' (known: none, relu)", tostring(activation)) end
+  local status = C.mf_linear_act(out, x, weight, bias, code)
+  if status ~= 0 and again(status) then check(C.mf_linear_act(out, x, weight, bias, code)) end
   return adopt(out[0])
 end
 
