@@ -7,6 +7,7 @@
  */
 #include "cpu.h"
 #include "vector.h"
+#include "../base/igso3.h"
 #include "../base/philox.h"
 
 #include <stdlib.h>
@@ -62,51 +63,19 @@ mf_status mf__cpu_random_rotations(mf_device *d, int dtype, int64_t n, void *R, 
     return MF_OK;
 }
 
-/* The angle's distribution function on the grid omega_i = omega_max (i / n)^3, omega_max = min(pi, 12 sigma). */
-enum { KNOTS = 1000 };
-typedef struct angle_table { double omega[KNOTS + 1], cdf[KNOTS + 1]; } angle_table;
-
-/* The density of the angle on [0, pi]: f(omega; sigma) (1 - cos omega) / pi with f of flow.md 1.6, where one
- * sin(omega / 2) of 1 - cos omega = 2 sin^2(omega / 2) has cancelled the denominator. The three terms of the
- * closed form are enough up to sigma = 1.5 (6 digits); the series needs few terms from 1 on. The constant factor
- * drops out when the table is normalised. */
-static double angle_density(double omega, double sigma) {
-    const double pi = 3.141592653589793, e = sigma * sigma / 2;
-    if (sigma >= 1) {
-        double sum = 0;
-        for (int l = 0; l * (l + 1) * e <= 30; l++) sum += (2 * l + 1) * exp(-l * (l + 1) * e) * sin((l + 0.5) * omega);
-        return sum * sin(omega / 2);
-    }
-    const double bracket = omega - (omega - 2 * pi) * exp(pi * (omega - pi) / e) - (omega + 2 * pi) * exp(-pi * (omega + pi) / e);
-    return exp(-omega * omega / (4 * e)) * bracket * sin(omega / 2);
-}
+typedef struct angle_table { double cdf[MF__IGSO3_KNOTS + 1], largest; } angle_table;
 
 static void angle_table_make(angle_table *t, double sigma) {
-    const double largest = fmin(3.141592653589793, 12 * sigma);
+    t->largest = mf__igso3_largest(sigma);
     double last = 0;
-    t->omega[0] = t->cdf[0] = 0;
-    for (int i = 1; i <= KNOTS; i++) {
-        const double fraction = (double)i / KNOTS;
-        t->omega[i] = largest * fraction * fraction * fraction;
-        const double density = fmax(angle_density(t->omega[i], sigma), 0);
-        t->cdf[i] = t->cdf[i - 1] + 0.5 * (density + last) * (t->omega[i] - t->omega[i - 1]);
+    t->cdf[0] = 0;
+    for (int i = 1; i <= MF__IGSO3_KNOTS; i++) {
+        const double density = mf__igso3_density(mf__igso3_knot(t->largest, i), sigma);
+        t->cdf[i] = t->cdf[i - 1] + 0.5 * (density + last) * (mf__igso3_knot(t->largest, i) - mf__igso3_knot(t->largest, i - 1));
         last = density;
     }
-    for (int i = 1; i <= KNOTS; i++) t->cdf[i] /= t->cdf[KNOTS];
-    t->cdf[KNOTS] = 1;
-}
-
-/* Below NARROW space is flat to double precision, so angles scale with sigma; above WIDE the law is the uniform one. */
-static const double NARROW = 1e-6, WIDE = 100;
-
-static double angle_of(const angle_table *t, double u) {
-    int low = 0, high = KNOTS;                 /* cdf[low] <= u < cdf[high] */
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (t->cdf[middle] <= u) low = middle;
-        else high = middle;
-    }
-    return t->omega[low] + (t->omega[high] - t->omega[low]) * (u - t->cdf[low]) / (t->cdf[high] - t->cdf[low]);
+    for (int i = 1; i <= MF__IGSO3_KNOTS; i++) t->cdf[i] /= t->cdf[MF__IGSO3_KNOTS];
+    t->cdf[MF__IGSO3_KNOTS] = 1;
 }
 
 typedef struct scale { double sigma; int64_t element; } scale;
@@ -142,10 +111,10 @@ mf_status mf__cpu_random_igso3(mf_device *d, int dtype, int64_t n, void *v, mf_r
             double axis[3], angle = 0;
             mf__uniform_axis(axis, b);
             if (order[k].sigma > 0) {
-                const double tabled = fmin(fmax(order[k].sigma, NARROW), WIDE);
+                const double tabled = mf__igso3_tabled(order[k].sigma);
                 if (tabled != made) angle_table_make(&table, made = tabled);
-                angle = angle_of(&table, mf__uniform53(b.w[0], b.w[1]));
-                if (order[k].sigma < NARROW) angle *= order[k].sigma / NARROW;
+                angle = mf__igso3_angle(table.cdf, table.largest, mf__uniform53(b.w[0], b.w[1]));
+                if (order[k].sigma < tabled) angle *= order[k].sigma / tabled;
             }
             for (int c = 0; c < 3; c++) store(v, dtype, 3 * order[k].element + c, angle * axis[c]);
         }
