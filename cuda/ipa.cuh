@@ -1,0 +1,88 @@
+/* ipa.cuh: what lift.cu and readout.cu share: their sizes and pointers as kernels take them, rows copied by a warp, points.
+ *
+ * A block is one residue, its warps take the heads in turn: warp w those of w, w + warps, ... So no element needs a division to find
+ * its head, rows are read and written side by side, and a frame is 12 numbers in registers. */
+#ifndef MF_CUDA_IPA_CUH
+#define MF_CUDA_IPA_CUH
+#include "common.cuh"
+
+struct mf_ipa_sizes {
+    int heads, hidden, query_points, value_points, rank, dz;  /* H, c, P, Pv, r, dz */
+    int points, values;           /* columns of a head that points take in q and k, in v */
+    int dqk, dv, ldq, ldv;
+    int halves, split, sequences;
+    double scale;
+};
+
+static inline mf_status mf__ipa_sizes(mf_ipa_sizes *s, const char *entry, const mf_ipa_args *a) {
+    if (!mf__is_real(a->dtype)) return mf__fail(MF_ESUPPORT, "cuda.%s: takes float32 or float64, not %s", entry, mf_dtype_name(a->dtype));
+    const int64_t widest = 3 * (a->ldq > a->ldv ? a->ldq : a->ldv) + 3 * a->dqk + 3 * a->dv;
+    if (widest * a->heads > INT32_MAX)
+        return mf__fail(MF_ESUPPORT, "cuda.%s: %lld heads of width %lld: a residue's row must stay under 2^31 elements", entry,
+                        (long long)a->heads, (long long)widest);
+    *s = mf_ipa_sizes{(int)a->heads, (int)a->hidden, (int)a->query_points, (int)a->value_points, (int)a->rank, (int)a->dz,
+                      (int)((a->split ? 9 : 3) * a->query_points), (int)((a->split ? 6 : 3) * a->value_points), (int)a->dqk, (int)a->dv,
+                      (int)a->ldq, (int)a->ldv, a->halves, a->split, (int)a->packing->count, a->scale};
+    return MF_OK;
+}
+
+/* Threads of a block: a warp a head, at most eight. */
+static inline unsigned mf__ipa_threads(const mf_ipa_args *a) { return 32u * (unsigned)(a->heads < 8 ? a->heads : 8); }
+
+template <class T, int N> struct alignas(N * sizeof(T)) mf_pack {
+    T x[N];
+};
+template <int N, class To, class From> static __device__ __forceinline__ void mf__copy_packs(To *to, const From *from, int n, From scale) {
+    for (int j = N * (int)(threadIdx.x & 31); j < n; j += 32 * N) {
+        const mf_pack<From, N> x = *(const mf_pack<From, N> *)(from + j);
+        mf_pack<To, N> y;
+#pragma unroll
+        for (int m = 0; m < N; m++) y.x[m] = mf__to<To>(scale * x.x[m]);
+        *(mf_pack<To, N> *)(to + j) = y;
+    }
+}
+/* to = scale from, n numbers, by a warp, in the widest accesses that both addresses and n allow. */
+template <class To, class From> static __device__ __forceinline__ void mf__copy_row(To *to, const From *from, int n, From scale) {
+    const auto fits = [&](int m) { return n % m == 0 && (uintptr_t)from % (m * sizeof(From)) == 0 && (uintptr_t)to % (m * sizeof(To)) == 0; };
+    if (sizeof(From) == 4 && fits(4)) mf__copy_packs<sizeof(From) == 4 ? 4 : 2>(to, from, n, scale);
+    else if (fits(2)) mf__copy_packs<2>(to, from, n, scale);
+    else mf__copy_packs<1>(to, from, n, scale);
+}
+
+/* The nearest number of 16 bits. */
+template <class R> static __device__ __forceinline__ R mf__high(R x, int kind) {
+    return kind == MF_FP16 ? mf__to<R>(mf__to<__half>(x)) : mf__to<R>(mf__to<__nv_bfloat16>(x));
+}
+
+/* gamma = softplus(w) sqrt(1 / (3 P 9/2)) */
+template <class R> static __device__ __forceinline__ R mf__gamma_factor(int query_points) {
+    return query_points > 0 ? sqrt(R(1) / (R(13.5) * (R)query_points)) : R(0);
+}
+template <class R> static __device__ __forceinline__ R mf__gamma(const R *head_weights, int head, int query_points) {
+    const R w = head_weights[head];
+    return (w > R(20) ? w : log1p(exp(w))) * mf__gamma_factor<R>(query_points);
+}
+
+template <class R> struct mf_frame {
+    R x[12];                      /* the rotation, then the origin */
+};
+template <class R> static __device__ __forceinline__ mf_frame<R> mf__load_frame(const R *frames, int64_t i) {
+    mf_frame<R> f;
+#pragma unroll
+    for (int j = 0; j < 12; j++) f.x[j] = frames[12 * i + j];
+    return f;
+}
+
+/* The last sequence that begins at or before residue i: a warp looks at 32 of them at a time. */
+static __device__ __forceinline__ int mf__sequence_of(const int32_t *offsets, int count, int64_t i) {
+    const int lane = threadIdx.x & 31;
+    int low = 0, high = count;
+    while (high - low > 1) {
+        const int step = (high - low + 31) / 32, at = low + lane * step;
+        const unsigned before = __ballot_sync(0xffffffffu, at < high && offsets[at] <= i);
+        low += (31 - __clz((int)before)) * step;
+        high = high < low + step ? high : low + step;
+    }
+    return low;
+}
+#endif

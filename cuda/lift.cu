@@ -1,0 +1,316 @@
+/* lift.cu: from projections and frames to the columns of attention, and the adjoint (core/ipa/flash_ipa.c has the equations).
+ *
+ *   lift       q | T' q_p | b1,  scale k | gamma T' k_p | b2,  v | T' v_p | y2  in rows of ldq, ldq, ldv;  key_bias;  frames T' = G^-1 T
+ *   lift_grad  dq, dkv, dq_points, dkv_points, db, dy2, dR, dt, dhead_weights; every result is written with '=', dR and dt from the sum
+ *              of what readout_grad left in dframes and what comes here. G is a constant.
+ *
+ * Traffic   at the default widths a residue takes 15 KB in and 9 KB out (float16 operands), backward 20 KB in and 15 KB out; some
+ *           5 operations a number: bound by bandwidth
+ * Mapping   a block a residue, a warp a head (ipa.cuh). lift puts its rows together in shared memory, points and halves among them,
+ *           and writes them out as they lie in memory, 16 bytes at a time. The query, key and value points of a head are items of
+ *           one loop over lanes: 28 of 32 at the default widths.
+ * Numerics  frames and points in the tensor's type throughout: only what has become a column is rounded. Sums over points by
+ *           shuffles, over heads in order; dgamma in two stages, blocks in order and then a tree, the last one in double.
+ * Bitwise   deterministic: every sum's order follows from the sizes.
+ * Refuses   rows of a residue that do not fit into shared memory (lift), 2^31 elements a residue. */
+#include "table.cuh"
+#include "ipa.cuh"
+
+enum { GRAD_BLOCKS = 1024, SUM_THREADS = 256 };
+
+template <class R> struct lift_inputs {
+    const R *q, *kv, *q_points, *kv_points, *pair_bias, *pair_value, *head_weights, *rotation, *origin, *gauge_R, *gauge_t;
+    const unsigned char *mask;
+    const int32_t *offsets;
+};
+template <class R, class T> struct lift_results {
+    R *frames, *key_bias;
+    T *q, *k, *v;
+};
+
+/* Column j of `width` of a query and a key; in halves hi hi lo against hi lo hi, `width` apart. `key` says which of the two. */
+template <class R, class T> static __device__ __forceinline__ void put(T *to, bool key, int j, int width, R x, int kind) {
+    if (!kind) {
+        to[j] = mf__to<T>(x);
+        return;
+    }
+    const R hi = mf__high(x, kind);
+    const T high = mf__to<T>(hi), low = mf__to<T>(x - hi);
+    to[j] = high;
+    to[j + width] = key ? low : high;
+    to[j + 2 * width] = key ? high : low;
+}
+
+template <class R> static __device__ __forceinline__ void place(R *to, const R *frame, const R *x, int points, int p) {
+    const R a = x[p], b = x[points + p], c = x[2 * points + p];
+#pragma unroll
+    for (int j = 0; j < 3; j++) to[j] = frame[3 * j] * a + frame[3 * j + 1] * b + frame[3 * j + 2] * c + frame[9 + j];
+}
+
+/* Number j of G' R, G' (t - g). */
+template <class R> static __device__ __forceinline__ R frame_number(const lift_inputs<R> &in, int64_t i, int sequence, int j) {
+    const R *r = in.rotation + 9 * i, *t = in.origin + 3 * i, *g = in.gauge_t ? in.gauge_t + 3 * (int64_t)sequence : nullptr;
+    const R *G = in.gauge_R ? in.gauge_R + 9 * (int64_t)sequence : nullptr;
+    if (j < 9) {
+        const int row = j / 3, column = j % 3;
+        return G ? G[row] * r[column] + G[3 + row] * r[3 + column] + G[6 + row] * r[6 + column] : r[j];
+    }
+    const R x[3] = {t[0] - (g ? g[0] : R(0)), t[1] - (g ? g[1] : R(0)), t[2] - (g ? g[2] : R(0))};
+    return G ? G[j - 9] * x[0] + G[j - 6] * x[1] + G[j - 3] * x[2] : x[j - 9];
+}
+
+/* `count` elements of shared memory to where they belong, 16 bytes a thread where both ends allow. */
+template <class T> static __device__ __forceinline__ void write_out(T *to, const T *from, int count) {
+    constexpr int WIDE = 16 / (int)sizeof(T);
+    if (count % WIDE == 0 && ((uintptr_t)to | (uintptr_t)from) % 16 == 0) {
+        for (int j = (int)threadIdx.x; j < count / WIDE; j += (int)blockDim.x)
+            ((mf_pack<T, WIDE> *)to)[j] = ((const mf_pack<T, WIDE> *)from)[j];
+    } else {
+        for (int j = (int)threadIdx.x; j < count; j += (int)blockDim.x) to[j] = from[j];
+    }
+}
+
+template <class R, class T>
+static __global__ void __launch_bounds__(256) lift_kernel(mf_ipa_sizes s, lift_inputs<R> in, lift_results<R, T> out) {
+    MF_SHARED(T, rows);
+    __shared__ R frame[12];
+    const int64_t i = blockIdx.x;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, c = s.hidden, P = s.query_points, V = s.value_points;
+    T *q_rows = rows, *k_rows = q_rows + s.heads * s.ldq, *v_rows = k_rows + s.heads * s.ldq;
+    if (warp == 0) {
+        const int sequence = in.gauge_t ? mf__sequence_of(in.offsets, s.sequences, i) : 0;
+        if (lane < 12) {
+            const R x = frame_number(in, i, sequence, lane);
+            frame[lane] = x;
+            out.frames[12 * i + lane] = x;
+        }
+    }
+    for (int h = warp; h < s.heads; h += warps) {
+        const R *kv = in.kv + (i * s.heads + h) * 2 * c;
+        mf__copy_row(q_rows + h * s.ldq, in.q + (i * s.heads + h) * c, c, R(1));
+        mf__copy_row(k_rows + h * s.ldq, kv, c, (R)s.scale);
+        mf__copy_row(v_rows + h * s.ldv, kv + c, c, R(1));
+    }
+    __syncthreads();
+    const R *qp = in.q_points + i * 3 * s.heads * P, *kvp = in.kv_points + i * 3 * s.heads * (P + V);
+    const R *b = in.pair_bias + i * 2 * s.rank * s.heads, *y = in.pair_value + (2 * i + 1) * s.rank * s.dz;
+    const bool masked = in.mask && !in.mask[i];
+    for (int h = warp; h < s.heads; h += warps) {
+        T *q = q_rows + h * s.ldq, *k = k_rows + h * s.ldq, *v = v_rows + h * s.ldv;
+        const R gamma = mf__gamma(in.head_weights, h, P);
+        R square = 0;
+        for (int item = lane; item < 2 * P + V; item += 32) {
+            R x[3];
+            if (item < P) {
+                place(x, frame, qp, s.heads * P, h * P + item);
+#pragma unroll
+                for (int j = 0; j < 3; j++) put(q + c, false, 3 * item + j, 3 * P, x[j], s.split);
+            } else if (item < 2 * P) {
+                const int p = item - P;
+                place(x, frame, kvp, s.heads * (P + V), h * (P + V) + p);
+#pragma unroll
+                for (int j = 0; j < 3; j++) {
+                    square += x[j] * x[j];
+                    put(k + c, true, 3 * p + j, 3 * P, gamma * x[j], s.split);
+                }
+            } else {
+                const int p = item - 2 * P;
+                place(x, frame, kvp, s.heads * (P + V), h * (P + V) + P + p);
+#pragma unroll
+                for (int j = 0; j < 3; j++) {
+                    const R hi = s.split ? mf__high(x[j], s.split) : x[j];
+                    v[c + 3 * p + j] = mf__to<T>(hi);
+                    if (s.split) v[c + 3 * V + 3 * p + j] = mf__to<T>(x[j] - hi);
+                }
+            }
+        }
+        square = mf__warp_sum(square);
+        if (lane == 0) out.key_bias[i * s.heads + h] = masked ? -(R)INFINITY : R(-0.5) * (gamma * square);
+        for (int rho = lane; rho < s.rank; rho += 32) {
+            put(q + c + s.points, false, rho, s.rank, b[rho * s.heads + h], s.halves);
+            put(k + c + s.points, true, rho, s.rank, b[(s.rank + rho) * s.heads + h], s.halves);
+        }
+        for (int j = lane; j < s.rank * s.dz; j += 32) v[c + s.values + j] = mf__to<T>(y[j]);
+        for (int j = s.dqk + lane; j < s.ldq; j += 32) q[j] = k[j] = mf__to<T>(0.0f);
+        for (int j = s.dv + lane; j < s.ldv; j += 32) v[j] = mf__to<T>(0.0f);
+    }
+    __syncthreads();
+    write_out(out.q + i * s.heads * s.ldq, q_rows, s.heads * s.ldq);
+    write_out(out.k + i * s.heads * s.ldq, k_rows, s.heads * s.ldq);
+    write_out(out.v + i * s.heads * s.ldv, v_rows, s.heads * s.ldv);
+}
+
+/* ---- backward ---- */
+
+template <class R> struct grad_inputs {
+    const R *q_points, *kv_points, *head_weights, *frames, *dframes, *gauge_R, *dq_lifted, *dk_lifted, *dv_lifted, *dkey_bias;
+    const int32_t *offsets;
+};
+template <class R> struct grad_results {
+    R *dq, *dkv, *dq_points, *dkv_points, *dpair_bias, *dpair_value, *dR, *dt, *part;  /* part: dgamma of each block, (blocks, H) */
+};
+
+/* The adjoint of `place`: dx = R' g; dR and dt join `sum`. */
+template <class R>
+static __device__ __forceinline__ void pull(R *dx, R *sum, const mf_frame<R> &f, const R *x, const R *g, int points, int p) {
+#pragma unroll
+    for (int j = 0; j < 3; j++) {
+        if (dx) dx[j * points + p] = f.x[j] * g[0] + f.x[3 + j] * g[1] + f.x[6 + j] * g[2];
+#pragma unroll
+        for (int k = 0; k < 3; k++) sum[3 * j + k] += g[j] * x[k * points + p];
+        sum[9 + j] += g[j];
+    }
+}
+
+template <class R> static __global__ void __launch_bounds__(256, sizeof(R) == 4 ? 3 : 1)
+lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> out) {
+    MF_SHARED(R, dgamma);         /* (H), each written by the warp of its head */
+    __shared__ R sums[8][12], frame_sum[12];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, c = s.hidden, P = s.query_points, V = s.value_points;
+    for (int h = (int)threadIdx.x; h < s.heads; h += (int)blockDim.x) dgamma[h] = 0;
+    for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
+        const mf_frame<R> f = mf__load_frame(in.frames, i);
+        const R *qp = in.q_points + i * 3 * s.heads * P, *kvp = in.kv_points + i * 3 * s.heads * (P + V);
+        R *dqp = out.dq_points ? out.dq_points + i * 3 * s.heads * P : nullptr;
+        R *dkvp = out.dkv_points ? out.dkv_points + i * 3 * s.heads * (P + V) : nullptr;
+        R sum[12] = {};
+        __syncthreads();          /* dgamma is there; the last residue has read the sums */
+        for (int h = warp; h < s.heads; h += warps) {
+            const int64_t row = i * s.heads + h;
+            const R *dq = in.dq_lifted + row * s.dqk, *dk = in.dk_lifted + row * s.dqk, *dv = in.dv_lifted + row * s.dv;
+            if (out.dq) mf__copy_row(out.dq + row * c, dq, c, R(1));
+            if (out.dkv) {
+                mf__copy_row(out.dkv + row * 2 * c, dk, c, (R)s.scale);
+                mf__copy_row(out.dkv + row * 2 * c + c, dv, c, R(1));
+            }
+            const R gamma = mf__gamma(in.head_weights, h, P), bias = in.dkey_bias[row];
+            R along = 0;
+            for (int item = lane; item < 2 * P + V; item += 32) {
+                R g[3];
+                if (item < P) {
+#pragma unroll
+                    for (int j = 0; j < 3; j++) g[j] = dq[c + 3 * item + j] + (s.split ? dq[c + 3 * P + 3 * item + j] : R(0));
+                    pull(dqp, sum, f, qp, g, s.heads * P, h * P + item);
+                } else {
+                    const int p = h * (P + V) + item - P;
+                    if (item < 2 * P) {
+                        R x[3];
+                        place(x, f.x, kvp, s.heads * (P + V), p);
+#pragma unroll
+                        for (int j = 0; j < 3; j++) {
+                            const int column = c + 3 * (item - P) + j;
+                            const R d = dk[column] + (s.split ? dk[column + 6 * P] : R(0));
+                            along += d * x[j] - R(0.5) * (bias * x[j] * x[j]);
+                            g[j] = gamma * (d - bias * x[j]);
+                        }
+                    } else {
+#pragma unroll
+                        for (int j = 0; j < 3; j++) g[j] = dv[c + 3 * (item - 2 * P) + j];
+                    }
+                    pull(dkvp, sum, f, kvp, g, s.heads * (P + V), p);
+                }
+            }
+            along = mf__warp_sum(along);
+            if (lane == 0) dgamma[h] += along;
+            for (int rho = lane; out.dpair_bias && rho < s.rank; rho += 32) {
+                const R *to_q = dq + c + s.points + rho, *to_k = dk + c + s.points + rho;
+                R *db = out.dpair_bias + i * 2 * s.rank * s.heads + rho * s.heads + h;
+                db[0] = to_q[0] + (s.halves ? to_q[s.rank] : R(0));
+                db[s.rank * s.heads] = to_k[0] + (s.halves ? to_k[2 * s.rank] : R(0));
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 12; j++) {
+            const R total = mf__warp_sum(sum[j]);
+            if (lane == 0) sums[warp][j] = total;
+        }
+        for (int j = (int)threadIdx.x; out.dpair_value && j < s.rank * s.dz; j += (int)blockDim.x) {
+            const R *dv = in.dv_lifted + i * s.heads * s.dv + c + s.values + j;
+            R total = 0;
+            for (int h = 0; h < s.heads; h++) total += dv[h * s.dv];
+            out.dpair_value[(2 * i + 1) * s.rank * s.dz + j] = total;
+        }
+        __syncthreads();
+        if (warp == 0) {
+            const int sequence = in.gauge_R ? mf__sequence_of(in.offsets, s.sequences, i) : 0;
+            if (lane < 12) {
+                R total = in.dframes[12 * i + lane];
+                for (int w = 0; w < warps; w++) total += sums[w][lane];
+                frame_sum[lane] = total;
+            }
+            __syncwarp();
+            if (lane < 12) {      /* G dR', G dt' */
+                const int row = lane < 9 ? lane / 3 : lane - 9, column = lane < 9 ? lane % 3 : 9, step = lane < 9 ? 3 : 1;
+                const R *G = in.gauge_R ? in.gauge_R + 9 * (int64_t)sequence + 3 * row : nullptr;
+                const R total = G ? G[0] * frame_sum[column] + G[1] * frame_sum[column + step] + G[2] * frame_sum[column + 2 * step]
+                                  : frame_sum[lane];
+                if (lane < 9 && out.dR) out.dR[9 * i + lane] = total;
+                if (lane >= 9 && out.dt) out.dt[3 * i + lane - 9] = total;
+            }
+        }
+    }
+    __syncthreads();
+    for (int h = (int)threadIdx.x; out.part && h < s.heads; h += (int)blockDim.x) out.part[(int64_t)blockIdx.x * s.heads + h] = dgamma[h];
+}
+
+/* A block a head: dw = sigmoid(w) sqrt(1 / (3 P 9/2)) sum of the blocks' dgamma. */
+template <class R>
+static __global__ void __launch_bounds__(SUM_THREADS) head_weights_kernel(int heads, int query_points, int blocks, const R *part, const R *w, R *dw) {
+    __shared__ double slots[32];
+    const int h = (int)blockIdx.x;
+    double total = 0;
+    for (int j = (int)threadIdx.x; j < blocks; j += SUM_THREADS) total += (double)part[(int64_t)j * heads + h];
+    total = mf__block_sum(total, slots);
+    if (threadIdx.x == 0) dw[h] = (R)(total * mf__gamma_factor<double>(query_points) / (1 + exp(-(double)w[h])));
+}
+
+/* ---- launchers ---- */
+
+template <class R, class T> static mf_status launch_lift(mf_device *d, const mf_ipa_sizes &s, const mf_ipa_args *a, const int32_t *offsets) {
+    const lift_inputs<R> in = {(const R *)a->q, (const R *)a->kv, (const R *)a->q_points, (const R *)a->kv_points, (const R *)a->pair_bias,
+                               (const R *)a->pair_value, (const R *)a->head_weights, (const R *)a->R, (const R *)a->t, (const R *)a->gauge_R,
+                               (const R *)a->gauge_t, a->mask, offsets};
+    const lift_results<R, T> out = {(R *)a->frames, (R *)a->key_bias, (T *)a->q_lifted, (T *)a->k_lifted, (T *)a->v_lifted};
+    const int64_t rows = a->heads * (2 * a->ldq + a->ldv), read = a->heads * (3 * a->hidden + 6 * a->query_points + 3 * a->value_points);
+    mf__cuda_work(d, 6.0 * (double)(a->packing->total * rows),
+                  (double)a->packing->total * (double)(rows * (int64_t)sizeof(T) + read * (int64_t)sizeof(R)));
+    return MF_LAUNCH(d, (lift_kernel<R, T>), (unsigned)a->packing->total, mf__ipa_threads(a), rows * (int64_t)sizeof(T), s, in, out);
+}
+
+mf_status mf__cuda_lift(mf_device *d, const mf_ipa_args *a) {
+    mf_ipa_sizes s;
+    mf_status status;
+    MF_TRY(mf__ipa_sizes(&s, "lift", a));
+    const int32_t *offsets = mf__cuda_offsets(d, a->packing, &status);
+    MF_TRY(status);
+    if (a->dtype == MF_FLOAT64) return launch_lift<double, double>(d, s, a, offsets);
+    if (a->operand == MF_FLOAT16) return launch_lift<float, __half>(d, s, a, offsets);
+    if (a->operand == MF_BFLOAT16) return launch_lift<float, __nv_bfloat16>(d, s, a, offsets);
+    return launch_lift<float, float>(d, s, a, offsets);
+}
+
+template <class R> static mf_status launch_grad(mf_device *d, const mf_ipa_sizes &s, const mf_ipa_args *a, const int32_t *offsets) {
+    const int64_t n = a->packing->total, blocks = n < GRAD_BLOCKS ? n : GRAD_BLOCKS;
+    mf_scratch part;
+    if (a->dhead_weights) MF_TRY(part.take(d, blocks * a->heads * (int64_t)sizeof(R)));
+    const grad_inputs<R> in = {(const R *)a->q_points, (const R *)a->kv_points, (const R *)a->head_weights, (const R *)a->frames,
+                               (const R *)a->dframes, (const R *)a->gauge_R, (const R *)a->dq_lifted, (const R *)a->dk_lifted,
+                               (const R *)a->dv_lifted, (const R *)a->dkey_bias, offsets};
+    const grad_results<R> out = {(R *)a->dq, (R *)a->dkv, (R *)a->dq_points, (R *)a->dkv_points, (R *)a->dpair_bias, (R *)a->dpair_value,
+                                 (R *)a->dR, (R *)a->dt, part.as<R>()};
+    const int64_t moved = a->heads * (2 * a->dqk + a->dv + 3 * a->hidden + 12 * a->query_points + 6 * a->value_points);
+    mf__cuda_work(d, 8.0 * (double)(n * moved), (double)(n * moved) * (double)sizeof(R));
+    MF_TRY(MF_LAUNCH(d, lift_grad_kernel<R>, (unsigned)blocks, mf__ipa_threads(a), a->heads * (int64_t)sizeof(R), s, n, in, out));
+    if (!a->dhead_weights) return MF_OK;
+    return MF_LAUNCH(d, head_weights_kernel<R>, (unsigned)a->heads, SUM_THREADS, 0, s.heads, s.query_points, (int)blocks, part.as<R>(),
+                     (const R *)a->head_weights, (R *)a->dhead_weights);
+}
+
+mf_status mf__cuda_lift_grad(mf_device *d, const mf_ipa_args *a) {
+    mf_ipa_sizes s;
+    mf_status status;
+    MF_TRY(mf__ipa_sizes(&s, "lift_grad", a));
+    const int32_t *offsets = mf__cuda_offsets(d, a->packing, &status);
+    MF_TRY(status);
+    MF_DISPATCH_REAL(a->dtype, R, return launch_grad<R>(d, s, a, offsets));
+}
