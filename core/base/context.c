@@ -29,6 +29,7 @@ static mf_status device_open(mf_device **out, mf_ctx *ctx, const mf_backend *bac
 }
 
 mf_status mf__ctx_device(mf_device **out, mf_ctx *ctx, int code) {
+    *out = NULL;
     for (int i = 0; i < ctx->n_devices; i++)
         if (ctx->devices[i]->code == code) { *out = ctx->devices[i]; return MF_OK; }
     if (ctx->n_devices == MF__MAX_DEVICES) return mf__fail(MF_EDEVICE, "device: at most %d can be open", MF__MAX_DEVICES);

@@ -5,6 +5,7 @@
  *
  * The host keeps the offsets, so that no kernel launch waits for a device to tell how long a sequence is. */
 #include "tensor.h"
+#include "../base/graph.h"
 #include "../base/memory.h"
 #include "../ops/kernels.h"
 #include <inttypes.h>
@@ -60,6 +61,7 @@ void mf_packing_release(mf_packing *p) {
 mf_status mf__packing_offsets_on(const int32_t **out, const mf_packing *packing, mf_device *device) {
     mf_packing *p = (mf_packing *)packing;   /* what is written is a cache */
     *out = NULL;
+    MF_TRY(mf__graph_holds_packing(p->ctx, p));
     for (int i = 0; i < p->n_copies; i++)
         if (p->copies[i].device == device) { *out = p->copies[i].data; return MF_OK; }
     const int64_t bytes = (p->count + 1) * (int64_t)sizeof(int32_t);
@@ -95,6 +97,17 @@ mf_status mf_packing_tensor(mf_tensor **out, const mf_packing *p, int device, in
     default: return mf__fail(MF_EVALUE, "packing: %d names no tensor of a packing", what);
     }
     if (device == MF_NULL) return mf_tensor_empty(out, p->ctx, device, MF_INT32, 1, &n);
+    mf_device *d;
+    MF_TRY(mf__ctx_device(&d, p->ctx, device));
+    if (d->backend->packing_tensor && what != MF_PACK_OFFSETS) {
+        MF_TRY(mf__new(out, d, MF_INT32, 1, &n));
+        mf_status made = d->backend->packing_tensor(d, p, what, mf__data(*out));
+        if (made != MF_OK) {
+            mf_tensor_release(*out);
+            *out = NULL;
+        }
+        return made;
+    }
     int32_t *v = mf__host_alloc(p->ctx, (size_t)n * sizeof *v);
     if (!v) return MF_ENOMEM;
     int64_t at = 0;

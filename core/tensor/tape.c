@@ -1,5 +1,6 @@
 /* tape.c: recording operations. The backward pass is in walk.c. */
 #include "tape.h"
+#include "../base/graph.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,6 +205,7 @@ mf_status mf_tensor_set_grad(mf_tensor *x, const mf_tensor *grad) {
     }
     mf_tensor *kept = NULL;
     if (grad) MF_TRY(mf__alias(&kept, grad));
+    mf__graph_gradient(x->ctx, (kept != NULL) - (x->grad && x->grad->storage));
     mf_tensor_release(x->grad);
     x->grad = kept;
     return MF_OK;

@@ -1,5 +1,6 @@
 /* tensor.c: storages and tensors: making, counting, describing, reading and writing. */
 #include "tensor.h"
+#include "../base/graph.h"
 #include "../base/memory.h"
 #include "../ops/kernels.h"
 #include "../ops/op.h"
@@ -45,7 +46,7 @@ static mf_status storage_new(mf_storage **out, mf_device *device, int64_t bytes)
     return MF_OK;
 }
 
-static void storage_release(mf_storage *s) {
+void mf__storage_release(mf_storage *s) {
     if (!s || --s->references > 0) return;
     mf_device *device = s->device;
     if (s->previous) s->previous->next = s->next; else device->storages = s->next;
@@ -137,7 +138,7 @@ mf_tensor *mf_tensor_retain(mf_tensor *x) {
 
 void mf_tensor_release(mf_tensor *x) {
     if (!x || --x->references > 0) return;
-    storage_release(x->storage);
+    mf__storage_release(x->storage);
     mf__node_release(x->node);
     mf_tensor_release(x->grad);
     mf_ctx *ctx = x->ctx;
@@ -147,7 +148,7 @@ void mf_tensor_release(mf_tensor *x) {
 
 void mf_tensor_drop(mf_tensor *x) {
     if (!x) return;
-    storage_release(x->storage);
+    mf__storage_release(x->storage);
     x->storage = NULL;
     mf__node_release(x->node);
     x->node = NULL;
@@ -162,7 +163,7 @@ mf_status mf__usable(const char *op, const mf_tensor *x) {
     if (!x->storage)
         return mf__fail(MF_ESTATE, "%s: this tensor %s was released (by release() or at the end of the scope that made it; "
                         "return it from the scope or :keep() it)", op, mf__shape(x).text);
-    return MF_OK;
+    return mf__graph_holds(x->ctx, x->storage);
 }
 
 static mf_status count_write(const char *op, const mf_tensor *x) {

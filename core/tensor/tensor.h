@@ -26,8 +26,10 @@ typedef struct mf_storage {
     int64_t id;                   /* of the tensor that made it */
     int dtype, ndim;              /* of the tensor that made it, for the report */
     int64_t shape[MF_MAX_DIMS];
+    const void *graph;            /* the latest capture that holds it */
     struct mf_storage *previous, *next;
 } mf_storage;
+void mf__storage_release(mf_storage *s);
 
 struct mf_tensor {
     int64_t references;

@@ -6,6 +6,7 @@
  * (checkpointing does); a node waiting in one walk refuses to be walked by another. */
 #include "../base/memory.h"
 #include "tape.h"
+#include "../base/graph.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,7 @@ static mf_status deliver_to_leaf(mf_tensor *leaf, mf_tensor *gradient) {
     if (leaf->grad && leaf->grad->storage) return accumulate(&leaf->grad, gradient);
     mf_tensor_release(leaf->grad);            /* values that the user released count for nothing */
     leaf->grad = NULL;
+    mf__graph_gradient(leaf->ctx, 1);
     if (gradient->references == 1 && gradient->storage->references == 1 && mf_tensor_contiguous(gradient)) {
         leaf->grad = gradient;
         return MF_OK;

@@ -26,6 +26,8 @@ take(require("moonfold.packing").functions)
 take(random.functions)
 take(require "moonfold.device")
 take(require "moonfold.archive")
+take(require "moonfold.graph")
+take(require "moonfold.profile")
 mf.random = random.random
 mf.geometry = require "moonfold.geometry"
 mf.optim = require "moonfold.optim"

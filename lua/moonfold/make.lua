@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local F = require "moonfold.ffi"
 local T = require "moonfold.types"
+local capture = require "moonfold.capture"
 local fail = require "moonfold.fail"
 
 local C, ctx, out, again, check, adopt = F.C, F.ctx, F.out, F.again, F.check, F.adopt
@@ -205,7 +206,7 @@ end
 local function generator(name, rng)
   if rng == nil then return C.mf_ctx_rng(ctx) end
   if not ffi.istype("mf_rng", rng) then fail("%s: rng must be a generator (mf.rng), got %s", name, T.kind(rng)) end
-  return rng
+  return capture.hold(rng)      -- a captured graph goes on drawing from it
 end
 M.generator = generator
 

@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local F = require "moonfold.ffi"
 local T = require "moonfold.types"
+local capture = require "moonfold.capture"
 local make = require "moonfold.make"
 local fail = require "moonfold.fail"
 
@@ -63,9 +64,15 @@ function methods.load(rng, state)
   return rng
 end
 
+-- A number for the host would be frozen in a captured graph.
+local function number(name, rng)
+  if capture.active() then fail("%s: a number for the host cannot be captured in a graph; draw it before, and pass it in", name) end
+  return C.mf_random_number(rng)
+end
+
 --- One number in [0, 1).
 -- @treturn number
-function methods.number(rng) return C.mf_random_number(rng) end
+function methods.number(rng) return (number("number", rng)) end
 
 --- One whole number in lo .. hi.
 -- @tparam number lo
@@ -75,7 +82,7 @@ function methods.integer(rng, lo, hi)
   T.integer_argument("integer", 1, lo)
   T.integer_argument("integer", 2, hi)
   if hi < lo then fail("integer: the range %d .. %d is empty", lo, hi) end
-  return lo + math.floor(C.mf_random_number(rng) * (hi - lo + 1))
+  return lo + math.floor(number("integer", rng) * (hi - lo + 1))
 end
 
 local function drawn(name, n, given, default_dtype, ...)

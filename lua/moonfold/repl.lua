@@ -181,10 +181,7 @@ end
 --- Version, devices, threads and libraries of this build, as text.
 -- @treturn string
 function M.info()
-  local cuda = {}
-  for _, name in ipairs(mf.devices()) do
-    if name:sub(1, 4) == "cuda" then cuda[#cuda + 1] = name end
-  end
+  local cuda, reason = mf.cuda()
   return table.concat({
     "moonfold  " .. mf.version(),
     "luajit    " .. jit.version .. " " .. jit.arch,
@@ -192,7 +189,7 @@ function M.info()
     "header    " .. tostring(F.header),
     "devices   " .. table.concat(mf.devices(), " "),
     "threads   " .. mf.threads(),
-    "cuda      " .. (#cuda > 0 and table.concat(cuda, " ") or "no: libmoonfold_cuda.so is not built"),
+    "cuda      " .. (cuda and table.concat(cuda, " ") or "no: " .. reason),
   }, "\n")
 end
 

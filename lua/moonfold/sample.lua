@@ -27,6 +27,7 @@ M.defaults = {
   guidance = OPTIONAL,     -- guidance(prediction, state) -> prediction, called at every step
   residues = 20000,        -- integrate at most so many at once
   device = OPTIONAL,       -- where the state lives, "cpu" by default
+  graph = true,            -- on a GPU: capture the model's work and replay it at every step (mf.graph)
 }
 
 local function check_lengths(o)
@@ -53,6 +54,15 @@ end
 local function keep(list, x, r, torsions)
   for _, tensor in pairs { x, r, torsions } do tensor:keep() end
   list[#list + 1] = { translations = x, rotations = r, torsions = torsions }
+end
+
+-- The model, captured where that is possible: what it predicts is a function of the question's tensors.
+local function asking(model, o)
+  if not o.graph or o.guidance then return model end
+  return mf.graph(function(asked)
+    local prediction = model(asked)
+    return { translations = prediction.translations, rotations = prediction.rotations, torsions = prediction.torsions }
+  end)
 end
 
 -- Integrates one pack; returns the final frames and torsions and the trajectories.
@@ -111,6 +121,7 @@ end
 function M.sample(model, flow, o)
   o = options("sample", M.defaults, o)
   local lengths, plan = check_lengths(o), flow:plan(o.steps, o.schedule)
+  local ask = asking(model, o)
   local next_number = o.first
   local ready, at = {}, 1
 
@@ -123,7 +134,7 @@ function M.sample(model, flow, o)
     if #pack == 0 then return false end
     ready, at = mf.no_grad(function()
       local packing = mf.packing(pack)
-      local state, trajectory = integrate(model, flow, o, plan, packing, numbers)
+      local state, trajectory = integrate(ask, flow, o, plan, packing, numbers)
       local list = {}
       for k, number in ipairs(numbers) do
         local first, count = packing:offset(k) + 1, pack[k]

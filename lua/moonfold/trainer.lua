@@ -13,7 +13,8 @@
 -- finishes the step, writes the checkpoint and ends; a second SIGINT ends at once.
 -- @module moonfold.trainer
 local mf = require "moonfold"
-local C = require("moonfold.ffi").C
+local F = require "moonfold.ffi"
+local capture = require "moonfold.capture"
 local archive = require "moonfold.archive"
 local checkpoint = require "moonfold.checkpoint"
 local files = require "moonfold.files"
@@ -21,6 +22,7 @@ local journal = require "moonfold.journal"
 local options = require "moonfold.options"
 local progress = require "moonfold.progress"
 
+local C = F.C
 local REQUIRED, OPTIONAL = options.REQUIRED, options.OPTIONAL
 
 local Trainer = {}
@@ -34,6 +36,7 @@ local defaults = {
   decay = "none",            -- "cosine": falls to a hundredth over the run
   checkpoint_every = 500,
   minutes = OPTIONAL,        -- stop after so long, with a checkpoint
+  graph = true,              -- on a GPU: capture steps whose shapes recur (mf.graph)
   metadata = {},             -- strings for weights.safetensors (how to build the model)
   label = "train",
   on_step = OPTIONAL,        -- on_step(run, row) after each step; it may change run.steps
@@ -55,6 +58,56 @@ local function learning_rate(self, step)
   return self.base_rate * factor
 end
 
+-- Above this launches cost nothing beside the work, and a captured step would hold its memory twice.
+local MOST_CAPTURED = 32768   -- residues
+
+local function check_loss(self, loss, batch)
+  if loss ~= loss or math.abs(loss) == math.huge then
+    error(("trainer: the loss is %s at step %d (%s); nothing was saved since the last checkpoint"):format(
+      loss, self.step + 1, table.concat(batch.names or {}, ", ")), 0)
+  end
+end
+
+-- Loss, backward and update: the values for the journal in one tensor, their names, and the gradient's norm.
+local function learn(self, noisy, batch)
+  local loss, terms = self.flow:loss(self.model(noisy), noisy)
+  if not capture.active() then check_loss(self, loss:item(), batch) end
+  local names, values = { "loss" }, { loss:detach():reshape(1) }
+  for _, name in ipairs(options.sorted_keys(terms)) do
+    if name ~= "total" then
+      names[#names + 1], values[#values + 1] = name, terms[name]:mean():reshape(1)
+    end
+  end
+  local norm = self.optimizer:step(loss)
+  if self.average then self.average:update() end
+  return mf.cat(values, 1), names, norm
+end
+
+-- What a graph may be given of a noisy batch: its tensors. Times, names and numbers stay behind.
+local function tensors_of(noisy)
+  local result = { packing = noisy.packing, targets = noisy.targets }
+  for key, value in pairs(noisy) do
+    if F.is_tensor(value) then result[key] = value end
+  end
+  return result
+end
+
+local function prepare(self)
+  local step = mf.graph(function(noisy) return learn(self, noisy, {}) end)
+  local predict = mf.graph(function(noisy) return { translations = self.model(noisy).translations } end)
+  local function captured(noisy)
+    return self.graph and noisy.translations:device():sub(1, 4) == "cuda" and noisy.packing:total() <= MOST_CAPTURED
+  end
+  self.learn = function(noisy, batch)
+    if captured(noisy) then return step(tensors_of(noisy)) end
+    return learn(self, noisy, batch)
+  end
+  self.predict = function(noisy)
+    if captured(noisy) then return predict(tensors_of(noisy)) end
+    return self.model(noisy)
+  end
+end
+
 -- One step; everything made on the way is freed, only numbers leave.
 local function advance(self)
   local row = { step = self.step + 1 }
@@ -62,19 +115,12 @@ local function advance(self)
   row.batch_step, batch = self.batches()
   if not batch then return nil end
   local noisy = self.flow:corrupt(batch)
-  self.flow:self_condition(self.model, noisy)
-  local loss, terms = self.flow:loss(self.model(noisy), noisy)
+  self.flow:self_condition(self.predict, noisy)
   self.optimizer.lr = learning_rate(self, row.step)
-  row.loss = loss:item()
-  if row.loss ~= row.loss or math.abs(row.loss) == math.huge then
-    error(("trainer: the loss is %s at step %d (%s); nothing was saved since the last checkpoint"):format(
-      row.loss, row.step, table.concat(batch.names or {}, ", ")), 0)
-  end
-  row.gradient = self.optimizer:step(loss)
-  if self.average then self.average:update() end
-  for name, values in pairs(terms) do
-    if name ~= "total" then row[name] = values:mean():item() end
-  end
+  local values, names, norm = self.learn(noisy, batch)
+  for i, value in ipairs(values:values()) do row[names[i]] = value end
+  row.gradient = type(norm) == "number" and norm or norm:item()
+  check_loss(self, row.loss, batch)       -- a captured step has not changed anything: not finite, skipped
   row.rate, row.residues, row.sequences = self.optimizer.lr, batch.packing:total(), batch.packing:count()
   return row
 end
@@ -155,5 +201,6 @@ return function(o)
   local self = setmetatable(options("trainer", defaults, o), Trainer)
   self.step, self.base_rate = 0, self.optimizer.lr
   files.make_folder(self.folder)
+  prepare(self)
   return self
 end

@@ -4,8 +4,11 @@
 -- has lost digits in float32 before the frame is even begun.
 
 local mf = require "moonfold"
+local constant = require "moonfold.constant"
 
 local M = {}
+
+M.IDENTITY = { { 1, 0, 0 }, { 0, 1, 0 }, { 0, 0, 1 } }
 
 -- Three atoms span a plane when |x| |y| sin(x, y) exceeds this, in square angstrom: a real backbone has about 2, and
 -- at 0.01 a coordinate's last printed digit (0.001 A) already turns the frame by several degrees.
@@ -25,7 +28,7 @@ function M.from_points(x_axis, xy, origin)
   local ok = area:gt(PLANE * PLANE)
   local rotations = mf.geometry.frames_from_points(x_axis, xy, origin)
   local n = origin:size(1)
-  local eye = mf.eye(3):to(origin:device()):double():unsqueeze(1):expand(n, 3, 3)
+  local eye = constant(M.IDENTITY, { dtype = "float64", device = origin:device() }):unsqueeze(1):expand(n, 3, 3)
   return mf.where(ok:reshape(n, 1, 1), rotations, eye):float(), ok
 end
 

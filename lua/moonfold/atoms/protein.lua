@@ -8,6 +8,7 @@
 -- psi is stored as (sin, cos) of minus the dihedral N-CA-C-O, which is the psi of the next residue's N.
 
 local mf = require "moonfold"
+local constant = require "moonfold.constant"
 local frame = require "moonfold.atoms.frame"
 
 local M = { kind = "protein", torsion_count = 1, ca = 2 }
@@ -25,6 +26,8 @@ M.types = "ARNDCQEGHILKMFPSTWYV"
 
 local TEMPLATE = { { -0.525, 1.363, 0 }, { 0, 0, 0 }, { 1.526, 0, 0 }, { -0.529, -0.774, -1.205 } }
 local O_X, O_R = 1.526 + 0.627, 1.062
+-- O is (O_X, -r cos, -r sin): a linear map of the pair (sin, cos)
+local O_OF_PSI, O_AT = { { 0, 0 }, { 0, -O_R }, { -O_R, 0 } }, { O_X, 0, 0 }
 local ATOM37 = 37
 
 --- Frames, psi and masks of a chain.
@@ -37,7 +40,7 @@ function M.features(positions, mask)
   local ca = positions:select(2, 2)
   local rotations, ok = frame.from_points(positions:select(2, 3), positions:select(2, 1), ca)
   local valid = frame.all_of(mask, { 1, 2, 3 }):logical_and(ok)
-  local eye = mf.eye(3):to(positions:device()):unsqueeze(1):expand(n, 3, 3)
+  local eye = constant(frame.IDENTITY, { device = positions:device() }):unsqueeze(1):expand(n, 3, 3)
   local psi_ok = valid:logical_and(mask:select(2, 4))
   return {
     rotations = mf.where(valid:reshape(n, 1, 1), rotations, eye),
@@ -57,11 +60,9 @@ end
 function M.build(rotations, translations, torsions)
   local n = rotations:size(1)
   local opts = { dtype = rotations:dtype(), device = rotations:device() }
-  local fixed = mf.tensor(TEMPLATE, opts):unsqueeze(1):expand(n, 4, 3)
+  local fixed = constant(TEMPLATE, opts):unsqueeze(1):expand(n, 4, 3)
   local pair = torsions and torsions:reshape(n, 2) or mf.zeros(n, 2, opts)
-  -- columns (x, y, z) = (O_X, -r cos, -r sin): a linear map of the pair
-  local weight = mf.tensor({ { 0, 0 }, { 0, -O_R }, { -O_R, 0 } }, opts)
-  local o = pair:linear(weight, mf.tensor({ O_X, 0, 0 }, opts)):unsqueeze(2)
+  local o = pair:linear(constant(O_OF_PSI, opts), constant(O_AT, opts)):unsqueeze(2)
   return mf.geometry.apply(rotations, translations, mf.cat({ fixed, o }, 2))
 end
 

@@ -8,6 +8,7 @@
 -- adenosine's numbers. Atoms are present by mask, so C4' is exactly the origin.
 
 local mf = require "moonfold"
+local constant = require "moonfold.constant"
 local frame = require "moonfold.atoms.frame"
 
 local M = { kind = "rna", torsion_count = 8 }
@@ -34,6 +35,8 @@ local LOCAL = {   -- the atom of each group in its group
   { 0.4258, 1.4607, 0 }, { 0.4765, 1.3345, 0 }, { 0.4550, 1.4004, 0 }, { 0.524, 1.321, 0 },
   { 0.511, 1.333, 0 }, { 0.817, 1.367, 0 }, { 0.470, 1.407, 0 }, { 0.464, 1.409, 0 },
 }
+local ALONE, ZERO_ANGLE = {}, { 0, 1 }
+for g, atom in ipairs(LOCAL) do ALONE[g] = { atom } end
 -- O2' = C2' + these along x = C3' - C2', y = the rest of C1' - C2', z: frames.md 5.4
 local O2_PRIME = { -0.519, -0.579, 1.184 }
 
@@ -67,7 +70,7 @@ function M.features(positions, mask)
   local c4 = positions:select(2, C4)
   local rotations, ok = frame.from_points(positions:select(2, O4), positions:select(2, C3), c4)
   local valid = frame.all_of(mask, { C3, C4, O4 }):logical_and(ok)
-  local eye = mf.eye(3):to(positions:device()):unsqueeze(1):expand(n, 3, 3)
+  local eye = constant(frame.IDENTITY, { device = positions:device() }):unsqueeze(1):expand(n, 3, 3)
   local pairs_, masks = {}, {}
   for k, quartet in ipairs(M.quartets) do
     local points = {}
@@ -89,11 +92,12 @@ local function place(g, points, torsions, opts)
   local s, c = torsions:narrow(2, g, 1):narrow(3, 1, 1), torsions:narrow(2, g, 1):narrow(3, 2, 1)
   local x, y, z = points:narrow(3, 1, 1), points:narrow(3, 2, 1), points:narrow(3, 3, 1)
   local turned = mf.cat({ x, y * c - z * s, y * s + z * c }, 3)
-  return turned:linear(mf.tensor(DEFAULT[g].rows, opts), mf.tensor(DEFAULT[g].origin, opts))
+  return turned:linear(constant(DEFAULT[g].rows, opts), constant(DEFAULT[g].origin, opts))
 end
 
-local function constant(rows, n, opts)
-  return mf.tensor(rows, opts):unsqueeze(1):expand(n, #rows, 3)
+-- The same rows for every residue: (n, rows, 3).
+local function repeated(rows, n, opts)
+  return constant(rows, opts):unsqueeze(1):expand(n, #rows, 3)
 end
 
 --- Atoms in the residue's own frame.
@@ -103,15 +107,15 @@ end
 -- @treturn tensor (N, 12, 3) in the order of `names`
 function M.local_atoms(torsions, n, opts)
   if not torsions then
-    torsions = mf.tensor({ 0, 1 }, opts):reshape(1, 1, 2):expand(n, 8, 2)
+    torsions = constant(ZERO_ANGLE, opts):reshape(1, 1, 2):expand(n, 8, 2)
   end
-  local function atom(g) return constant({ LOCAL[g] }, n, opts) end
+  local function atom(g) return repeated(ALONE[g], n, opts) end
   local c2 = place(1, atom(1), torsions, opts)
   local base = place(2, mf.cat({ atom(2), place(3, atom(3), torsions, opts) }, 2), torsions, opts)
   local o3 = place(4, atom(4), torsions, opts)
   local phosphate = mf.cat({ atom(6), place(7, atom(7), torsions, opts), place(8, atom(8), torsions, opts) }, 2)
   local tail = place(5, mf.cat({ atom(5), place(6, phosphate, torsions, opts) }, 2), torsions, opts)
-  return mf.cat({ constant(FIXED, n, opts), c2, base, o3, tail }, 2)
+  return mf.cat({ repeated(FIXED, n, opts), c2, base, o3, tail }, 2)
 end
 
 local function cross(a, b)
@@ -170,11 +174,14 @@ local SETS = {
   [7] = { "C3'", "C4'", "O4'", "C1'", "C5'", "O3'", "P", "OP1", "OP2", "N9" },
 }
 
+local LOSS_COLUMNS = {}
+for extra, names in pairs(SETS) do LOSS_COLUMNS[extra] = frame.columns(M.names, names) end
+
 --- Columns of `build` that a loss looks at.
 -- @tparam number extra atoms beside the frame's own: 0, 3 or 7
 -- @treturn table positions from 1
 function M.loss_columns(extra)
-  return frame.columns(M.names, SETS[extra] or error("loss atoms: 0, 3 or 7 beside the frame, not " .. tostring(extra), 2))
+  return LOSS_COLUMNS[extra] or error("loss atoms: 0, 3 or 7 beside the frame, not " .. tostring(extra), 2)
 end
 
 -- slot (from 0) of the peers' array and the column of `build` that goes there

@@ -5,6 +5,16 @@
 
 local M = {}
 
+-- Of a time, or of a tensor of times.
+local function below(t, gate)
+  if type(t) == "number" then return t < gate end
+  return t:lt(gate)
+end
+local function above(t, gate)
+  if type(t) == "number" then return t > gate end
+  return t:gt(gate)
+end
+
 M.protein = {
   kind = "protein",
   time_low = 0.01, time_span = 0.99,      -- training t = low + u span
@@ -15,7 +25,7 @@ M.protein = {
   bins = 5,
   weights = { trans = 1, axis = 1, angle = 0.5, rot = 0.5, bb = 0.25, dm = 0.25 },
   noise_share = function(t) return t end,
-  gated = function(t, gate) return t < gate end,
+  gated = below,
 }
 
 M.rna = {
@@ -28,7 +38,7 @@ M.rna = {
   bins = 4,
   weights = { trans = 2, rot = 1, bb = 1, dm = 1, tors = 1 },
   noise_share = function(t) return 1 - t end,
-  gated = function(t, gate) return t > gate end,
+  gated = above,
 }
 
 --- Width of the noise of translations in angstrom, both profiles.

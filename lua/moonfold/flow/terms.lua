@@ -7,6 +7,7 @@
 
 local mf = require "moonfold"
 local atoms = require "moonfold.atoms"
+local constant = require "moonfold.constant"
 local segments = require "moonfold.flow.segments"
 
 local M = {}
@@ -17,20 +18,23 @@ local function length(v) return (v:square():sum(2, true) + 1e-20):sqrt() end
 local function mean_square(x, c) return segments.mean(x:square():sum(2), c.weights, c.packing) end
 
 -- What both sides of the atom terms need for the sequences inside the gate; nil when there are none.
+--
+-- The host knows the times and leaves out the other sequences. Without `noisy.times` (in a captured graph, where which
+-- sequences are inside changes from replay to replay) all are computed and those outside count as zero.
 local function gated(c, prediction, noisy)
-  local which = {}
-  for i, t in ipairs(noisy.times) do
+  local which = noisy.times and {}
+  for i, t in ipairs(noisy.times or {}) do
     if c.profile.gated(t, c.gate) then which[#which + 1] = i end
   end
-  if #which == 0 then return nil end
+  if which and #which == 0 then return nil end
   local target = noisy.targets
   local g = {
-    which = which, packing = c.packing, mask = noisy.loss_mask, times = noisy.t,
+    which = which, inside = not which and c.profile.gated(noisy.t, c.gate) or nil, packing = c.packing, mask = noisy.loss_mask, times = noisy.t,
     translations = prediction.translations, rotations = prediction.rotations, torsions = prediction.torsions,
     true_translations = target.translations, true_rotations = target.rotations, true_torsions = target.torsions,
     torsion_mask = target.torsion_mask,
   }
-  if #which == c.packing:count() then return g end
+  if not which or #which == c.packing:count() then return g end
   local index, packing = segments.rows(which, c.packing, noisy.t:device())
   for key, value in pairs(g) do
     if key ~= "which" and key ~= "packing" and key ~= "times" then g[key] = value:index_select(1, index) end
@@ -40,6 +44,17 @@ local function gated(c, prediction, noisy)
   for k, i in ipairs(which) do picked[k] = noisy.times[i] end
   g.times = mf.tensor(picked, { device = noisy.t:device() })
   return g
+end
+
+-- Values of the gated sequences at their places among all, zeros elsewhere.
+local function spread_out(values, g, packing)
+  if g.inside then return mf.where(g.inside, values, 0) end
+  return segments.scatter(values, g.which, packing)
+end
+
+-- The lengths of the sequences as numbers.
+local function lengths(packing, like)
+  return mf.ones(packing:total(), { dtype = like:dtype(), device = like:device() }):segment_sum(packing)
 end
 
 -- Predicted and true atoms of the gated sequences with the mask of those that can be compared.
@@ -92,13 +107,13 @@ function M.protein(c, prediction, noisy)
   if g then
     local p, p_true, present = both_atoms(c, g)
     local error2, count = atom_error(p, p_true, present, g.packing)
-    terms.bb = segments.scatter(error2 / (count + 1e-10), g.which, packing)
+    terms.bb = spread_out(error2 / (count + 1e-10), g, packing)
     local sum, pairs_ = mf.geometry.pair_distance_loss(p, p_true, present, 6, g.packing)
     if c.compat then
       -- the original counts every atom with itself and subtracts the residues, padding too
-      pairs_ = pairs_ + count - mf.tensor(g.packing:lengths(), { device = noisy.t:device() })
+      pairs_ = pairs_ + count - lengths(g.packing, count)
     end
-    terms.dm = segments.scatter(sum / pairs_:float():maximum(1), g.which, packing)
+    terms.dm = spread_out(sum / pairs_:float():maximum(1), g, packing)
   end
   return terms
 end
@@ -120,24 +135,22 @@ function M.rna(c, prediction, noisy)
   local g = gated(c, prediction, noisy)
   if not g then return terms end
   local p, p_true, present = both_atoms(c, g)
-  local columns = {}
-  for i, column in ipairs(atoms.rna.loss_columns(c.loss_atoms)) do columns[i] = column - 1 end
-  local at = mf.tensor(columns, { dtype = "int32", device = p:device() })
+  local at = constant(atoms.rna.loss_columns(c.loss_atoms), { dtype = "int32", device = p:device() }) - 1
   p, p_true, present = p:index_select(2, at), p_true:index_select(2, at), present:index_select(2, at)
   local scale = (g.times:clamp(nil, 0.9):affine(-1, 1):reciprocal() * 0.1):square()
   local error2, count = atom_error(p, p_true, present, g.packing)
-  terms.bb = segments.scatter(error2 * scale / (count + 1e-10), g.which, packing)
+  terms.bb = spread_out(error2 * scale / (count + 1e-10), g, packing)
   local sum, pairs_ = mf.geometry.pair_distance_loss(p, p_true, present, 0, g.packing)
   pairs_ = pairs_:float()
-  if c.compat then pairs_ = pairs_ + count - mf.tensor(g.packing:lengths(), { device = p:device() }) end
-  terms.dm = segments.scatter(sum * scale / pairs_:maximum(1), g.which, packing)
+  if c.compat then pairs_ = pairs_ + count - lengths(g.packing, count) end
+  terms.dm = spread_out(sum * scale / pairs_:maximum(1), g, packing)
 
   if g.torsions then
     local n, k = g.torsions:size(1), g.torsions:size(2)
     local w = g.mask:float():reshape(n, 1):expand(n, k)
     if not c.compat then w = w * g.torsion_mask:float() end
     local off = ((g.torsions - g.true_torsions):square():sum(3) * w):sum(2):segment_sum(g.packing)
-    terms.tors = segments.scatter(off / (w:sum(2):segment_sum(g.packing) + 1e-10), g.which, packing)
+    terms.tors = spread_out(off / (w:sum(2):segment_sum(g.packing) + 1e-10), g, packing)
   end
   return terms
 end
