@@ -2,29 +2,44 @@
 --
 --   moonfold scripts/bench.lua                              the cases that take a minute or two
 --   moonfold scripts/bench.lua cases=layer lengths=256,1024,4096 json=layer.jsonl plot=layer.svg
+--   moonfold scripts/bench.lua device=cuda cases=layer,model,kernel,sampling json=gpu.jsonl
 --
--- Each case is a file of scripts/bench/: a function (o, report) that measures and calls report(row). Times are medians.
+-- Each case is a file of scripts/bench/: a function (o, report) that measures and calls report(row). Times are medians. On a GPU
+-- columns come twice, eager and as a graph (mf.graph), a dash where there is no graph, with the reason on stderr.
 local mf = require "moonfold"
 local command = require "moonfold.command"
 local json = require "moonfold.json"
 local options = require "moonfold.options"
 
-local known = { "gemm", "attention", "layer", "model", "memory", "precision", "overhead" }
+local known = { "gemm", "kernel", "layer", "model", "sampling", "memory", "precision", "determinism", "overhead" }
 
 local o = command.parse(arg, {
   name = "bench", summary = "times layers, kernels and models. Cases: " .. table.concat(known, ", ") .. ".",
-  { "cases", "paths", { "gemm", "attention", "layer", "overhead" }, "what to measure" },
-  { "lengths", "integers", { 256, 512, 1024, 2048 }, "residues" },
+  { "cases", "paths", { "gemm", "kernel", "layer", "overhead" }, "what to measure" },
+  { "lengths", "integers", options.OPTIONAL, "residues; each case has its own by default" },
+  { "batches", "paths", options.OPTIONAL, "packs, as 39x512; on a GPU 39x512 and 28x128" },
+  { "widths", "paths", { "154x228", "64x64", "256x256" }, "of the kernel case: query and value" },
+  { "blocks", "integer", 6, "of the model" },
+  { "node", "integer", 256, "channels of the model" },
   { "device", "string", "cpu", "where tensors live" },
+  { "precision", "string", options.OPTIONAL, "of attention: float32, fp16, bf16, split; fp16 on a GPU, else float32" },
+  { "products", "string", options.OPTIONAL, "of matrix products: float32, tf32, bf16; tf32 on a GPU, else float32" },
+  { "graph", "boolean", true, "on a GPU also through mf.graph" },
   { "threads", "integer", 0, "CPU threads, 0 for all cores" },
   { "repeats", "integer", 5, "timed runs of which the median counts" },
-  { "torch", "boolean", true, "compare with PyTorch where python3 has it" },
+  { "torch", "boolean", true, "compare with PyTorch where python3 has it (CPU)" },
   { "dense", "boolean", true, "compare with dense-pair IPA" },
   { "json", "path", options.OPTIONAL, "append a JSON line for every row" },
   { "plot", "path", options.OPTIONAL, "picture of the layer case, .svg or .png" },
 })
 
+local gpu = o.device:sub(1, 4) == "cuda"
+o.gpu, o.graph = gpu, o.graph and gpu
+o.precision = o.precision or gpu and "fp16" or "float32"
+o.products = o.products or gpu and "tf32" or "float32"
 mf.threads(o.threads)
+mf.precision(o.precision)
+mf.products(o.products)
 mf.seed(1)
 
 local folder = arg[0]:match "^(.*/)[^/]*$" or "./"
@@ -63,12 +78,13 @@ local function report(row)
   end
 end
 
-print(("moonfold bench: %s, %d threads"):format(o.device, mf.threads()))
+o.measure = assert(loadfile(folder .. "bench/measure.lua"))()(o)
+print(("moonfold bench: %s, %d threads, attention %s, products %s"):format(o.device, mf.threads(), o.precision, o.products))
 for _, name in ipairs(o.cases) do
   local path = folder .. "bench/" .. name .. ".lua"
   local case, problem = loadfile(path)
-  if not case then
-    io.stderr:write(("bench: no case '%s' (known: %s)\n%s\n"):format(name, table.concat(known, ", "), problem))
+  if not case or name == "measure" then
+    io.stderr:write(("bench: no case '%s' (known: %s)\n%s\n"):format(name, table.concat(known, ", "), problem or ""))
     os.exit(2, true)
   end
   case()(o, report)

@@ -1,38 +1,15 @@
--- One IPA layer, forward and backward, at the default widths: FlashIPA, dense-pair IPA, and the same mathematics in
--- PyTorch on the same cores (scripts/bench/layer_torch.py). Times and peak bytes against length.
+-- One IPA layer, forward and backward, at the default widths: FlashIPA, dense-pair IPA, and on the CPU the same mathematics in
+-- PyTorch on the same cores (scripts/bench/layer_torch.py). Times and peak bytes, above what was there, against length.
 local mf = require "moonfold"
 local journal = require "moonfold.journal"
 local json = require "moonfold.json"
-local stopwatch = require "moonfold.stopwatch"
 
 local DENSE_LIMIT = 6e9     -- bytes of pairs and their gradients; beyond it the dense layer is left out
 
-local function inputs(length)
-  local s = mf.randn(length, 256):require_grad()
-  local walk = (mf.randn(length, 3) * 0.38):cumsum(1)
-  return s, { R = mf.random.rotations(length), t = walk }
-end
-
-local function measure(o, layer, make)
-  local call, leaves = make()
-  local function clear()
-    for _, leaf in ipairs(leaves) do leaf:zero_grad() end
-    for _, p in ipairs(layer:parameters()) do p:zero_grad() end
-  end
-  local forward = mf.no_grad(stopwatch.median, o.repeats, function() layer(call) end)
-  mf.reset_peak()
-  local before = mf.memory().live
-  local both = stopwatch.median(o.repeats, function()
-    layer(call):sum():backward()
-    clear()
-  end)
-  return forward, both, mf.memory().peak - before
-end
-
-local function with_torch(o)
-  if not o.torch then return {} end
+local function with_torch(o, lengths)
+  if not o.torch or o.gpu then return {} end
   local pipe = io.popen(("/usr/bin/python3 '%sbench/layer_torch.py' %d %d %s 2>/dev/null"):format(o.folder, mf.threads(), o.repeats,
-    table.concat(o.lengths, " ")))
+    table.concat(lengths, " ")))
   local rows = {}
   for line in pipe:lines() do
     local ok, row = pcall(json.decode, line)
@@ -43,39 +20,57 @@ local function with_torch(o)
 end
 
 return function(o, report)
-  local flash = mf.nn.ipa { dim = 256, edge = 128, heads = 8, hidden = 128, query_points = 8, value_points = 12, rank = 2 }
-  local dense = mf.nn.dense_ipa { dim = 256, edge = 128, heads = 8, hidden = 128, query_points = 8, value_points = 12 }
-  for _, layer in ipairs { flash, dense } do
-    mf.no_grad(function() layer.linear_out.weight:normal_(0, 0.02) end)   -- fresh ones are zero, which a backward could skip
+  local measure = o.measure
+  local lengths = o.lengths or o.gpu and { 128, 256, 512, 1024, 2048, 4096, 8192, 16384 } or { 256, 512, 1024, 2048 }
+  local widths = { dim = 256, edge = 128, heads = 8, hidden = 128, query_points = 8, value_points = 12 }
+  local dense = measure.fill(mf.nn.dense_ipa(widths), 1)
+  widths.rank = 2
+  local flash = measure.fill(mf.nn.ipa(widths), 1)
+
+  local function leaf(...) return mf.randn(...):to(o.device):require_grad() end
+  local function one(name, layer, pack, pairs)
+    local packing = mf.packing(pack)
+    local n = packing:total()
+    local frames = { R = mf.random.rotations(n):to(o.device), t = measure.walk(n, 0.1) }
+    local call = { s = leaf(n, 256), frames = frames, packing = packing }
+    if pairs then call.pair = leaf(packing:pairs(), 128)
+    else call.pair = { leaf(n, 2, 128), leaf(n, 2, 128) } end
+    local g = mf.randn(n, 256):to(o.device)
+    local function forward(x) return layer(x) end
+    local function both(x, cotangent)
+      layer(x):backward(cotangent)
+      measure.clear(layer, { x.s, unpack(pairs and { x.pair } or x.pair) })
+    end
+    local f = mf.no_grad(measure.try, name, forward, call)
+    local fg = mf.no_grad(measure.graph, name, forward, call)
+    local fb = measure.try(name, both, call, g)
+    local ok, _, extra = pcall(measure.peak, both, call, g)
+    local fbg = measure.graph(name, both, call, g)
+    local ms = measure.ms
+    local row = { "layer", name, "forward_ms", ms(f), "both_ms", ms(fb), "peak_MB", ok and extra / 1e6 or "-" }
+    if o.gpu then row = { "layer", name, "forward_ms", ms(f), "graph_ms", ms(fg), "both_ms", ms(fb), "both_graph_ms", ms(fbg),
+      "peak_MB", ok and extra / 1e6 or "-" } end
+    report(row)
+    return fb
   end
-  local torch = with_torch(o)
+
+  local torch = with_torch(o, lengths)
   local plot = o.plot and io.open(o.plot .. ".csv", "w")
   if plot then plot:write "length,flash_ipa,dense_ipa,pytorch\n" end
-  for _, length in ipairs(o.lengths) do
-    local packing = mf.packing { length }
-    local f, fb, bytes = measure(o, flash, function()
-      local s, frames = inputs(length)
-      local z1, z2 = mf.randn(length, 2, 128):require_grad(), mf.randn(length, 2, 128):require_grad()
-      return { s = s, frames = frames, pair = { z1, z2 }, packing = packing }, { s, z1, z2 }
-    end)
-    report { "layer", ("FlashIPA L=%d"):format(length), "forward_ms", f * 1e3, "both_ms", fb * 1e3, "peak_MB", bytes / 1e6 }
+  local function number(seconds) return type(seconds) == "number" and seconds * 1e3 or "" end
+  for _, pack in ipairs(measure.packs(lengths, { "39x512" })) do
+    local name, list = unpack(pack)
+    local length, pairs = list[1], #list * list[1] ^ 2
+    local both = mf.scope(one, "FlashIPA " .. name, flash, list, false)
     local dense_both
-    if o.dense and length * length * 128 * 4 * 3 < DENSE_LIMIT then
-      local df, dfb, dbytes = measure(o, dense, function()
-        local s, frames = inputs(length)
-        local z = mf.randn(length * length, 128):require_grad()
-        return { s = s, frames = frames, pair = z, packing = packing }, { s, z }
-      end)
-      dense_both = dfb
-      report { "layer", ("dense IPA L=%d"):format(length), "forward_ms", df * 1e3, "both_ms", dfb * 1e3, "peak_MB", dbytes / 1e6 }
-    end
-    local row = torch[length]
+    if o.dense and pairs * 128 * 4 * 3 < DENSE_LIMIT then dense_both = mf.scope(one, "dense IPA " .. name, dense, list, true) end
+    local row = #list == 1 and torch[length]
     if row then
       report { "layer", ("PyTorch %s L=%d"):format(row.version, length), "forward_ms", row.forward * 1e3, "both_ms", row.both * 1e3,
         "peak_MB", "-" }
     end
-    if plot then
-      plot:write(("%d,%g,%s,%s\n"):format(length, fb * 1e3, dense_both and dense_both * 1e3 or "", row and row.both * 1e3 or ""))
+    if plot and #list == 1 then
+      plot:write(("%d,%s,%s,%s\n"):format(length, number(both), number(dense_both), row and row.both * 1e3 or ""))
     end
   end
   if plot then

@@ -1,13 +1,20 @@
 -- Peak bytes of a whole training step (model, flow, loss, backward, optimizer) against length, and what the null device
--- predicts for the same step without running it.
+-- predicts for the same step without running it. On a GPU the default model, up to the length that no longer fits.
 local mf = require "moonfold"
 
-local function step_bytes(length, device)
-  mf.seed(1)
-  local model = mf.models.denoiser {
+local function small()
+  return mf.models.denoiser {
     node = 64, edge = 32, hidden = 16, heads = 4, query_points = 4, value_points = 6, blocks = 2, neighbours = 10,
     transformer_heads = 4, transformer_layers = 1, torsions = "protein",
-  }:to(device)
+  }
+end
+local function default(o)
+  return mf.models.denoiser { node = o.node, blocks = o.blocks, neighbours = 20, torsions = "protein" }
+end
+
+local function step_bytes(o, length, device)
+  mf.seed(1)
+  local model = (o.gpu and default(o) or small()):to(device)
   local flow = mf.flow.se3 { profile = "protein" }
   local optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1 })
   local function step()
@@ -31,9 +38,16 @@ end
 
 return function(o, report)
   local last
-  for _, length in ipairs(o.lengths) do
-    local peak = step_bytes(length, o.device)
-    local planned = step_bytes(length, "null")
+  local lengths = o.gpu and { 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072 } or { 256, 512, 1024, 2048 }
+  for _, length in ipairs(o.lengths or lengths) do
+    local fits, peak = pcall(step_bytes, o, length, o.device)
+    collectgarbage()
+    collectgarbage()
+    if not fits then
+      io.stderr:write(("bench: a training step at L=%d: %s\n"):format(length, tostring(peak)))
+      break
+    end
+    local planned = step_bytes(o, length, "null")
     report { "memory", ("training step L=%d"):format(length), "peak_MB", peak / 1e6, "null_MB", planned / 1e6,
       "null/peak", planned / peak, "growth", last and last[1] * 2 == length and peak / last[2] or "-" }
     last = { length, peak }

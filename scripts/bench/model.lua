@@ -1,23 +1,73 @@
--- The six-block FlashIPA model at its default widths: forward, and a training step (forward, backward, optimizer).
+-- The FlashIPA model at its default widths: forward; forward and backward (what the peers' bench calls a training step); a whole
+-- step with clipping and AdamW. Then the same with dense pairs (mode orig_2d_bias) where they fit.
 local mf = require "moonfold"
-local stopwatch = require "moonfold.stopwatch"
+
+local DENSE_LIMIT = 1.5e6    -- pairs
 
 return function(o, report)
-  local model = mf.models.flash_ipa {}:to(o.device)
-  local optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1 })
-  for _, length in ipairs(o.lengths) do
-    local walk = mf.randn(length, 3)
-    local call = {
-      node_embeddings = mf.randn(length, 256):to(o.device), packing = mf.packing { length },
-      translations = (walk / walk:norm(2, true) * 3.8):cumsum(1):to(o.device), rotations = mf.random.rotations(length):to(o.device),
+  local measure = o.measure
+  local ms = measure.ms
+
+  local function inputs(pack)
+    local packing = mf.packing(pack)
+    local n = packing:total()
+    return {
+      node_embeddings = mf.randn(n, o.node):to(o.device), packing = packing, translations = measure.walk(n, 1),
+      rotations = mf.random.rotations(n):to(o.device),
     }
-    local forward = mf.no_grad(stopwatch.median, o.repeats, function() model(call) end)
-    mf.reset_peak(o.device)
-    local step = stopwatch.median(o.repeats, function()
-      local out = model(call)
-      optimizer:step(out.translations:square():mean() + out.rotations:square():mean())
-    end)
-    report { "model", ("6 blocks L=%d"):format(length), "forward_ms", forward * 1e3, "step_ms", step * 1e3,
-      "residues/s", length / step, "peak_MB", mf.memory(o.device).peak / 1e6 }
   end
+
+  local function one(name, model, optimizer, pack)
+    local call = inputs(pack)
+    local function forward(x)
+      local out = model(x)
+      return out.translations, out.rotations
+    end
+    local function loss_of(x)
+      local out = model(x)
+      return out.translations:square():mean() + out.rotations:square():mean()
+    end
+    local function both(x)
+      local loss = loss_of(x)
+      loss:backward()
+      measure.clear(model)
+      return loss:detach()
+    end
+    local function step(x)
+      local loss = loss_of(x)
+      optimizer:step(loss)
+      return loss:detach()
+    end
+    local f, fg = mf.no_grad(measure.try, name, forward, call), mf.no_grad(measure.graph, name, forward, call)
+    local fb = measure.try(name, both, call)
+    local ok, peak = pcall(measure.peak, both, call)
+    local fbg = measure.graph(name, both, call)
+    local s, sg = measure.try(name, step, call), measure.graph(name, step, call)
+    local fastest = type(sg) == "number" and sg or s
+    local residues = type(fastest) == "number" and call.packing:total() / fastest or "-"
+    local megabytes = ok and peak / 1e6 or "-"
+    if o.gpu then
+      report { "model", name, "forward_ms", ms(f), "graph_ms", ms(fg), "both_ms", ms(fb), "both_graph_ms", ms(fbg),
+        "step_ms", ms(s), "step_graph_ms", ms(sg), "residues/s", residues, "peak_MB", megabytes }
+    else
+      report { "model", name, "forward_ms", ms(f), "both_ms", ms(fb), "step_ms", ms(s), "residues/s", residues,
+        "peak_MB", megabytes }
+    end
+  end
+
+  local function all(label, mode, packs)
+    local model = measure.fill(mf.models.flash_ipa { mode = mode, blocks = o.blocks, node = o.node, neighbours = 20 }, 0.3)
+    local optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1 })
+    for _, pack in ipairs(packs) do
+      local name, list = unpack(pack)
+      if mode ~= "orig_2d_bias" or #list * list[1] ^ 2 <= DENSE_LIMIT then
+        mf.scope(one, ("%s %s"):format(label, name), model, optimizer, list)
+      end
+    end
+  end
+
+  local packs = measure.packs(o.gpu and { 128, 512, 2048, 8192 } or { 256, 512, 1024, 2048 }, { "39x512", "28x128" })
+  all("FlashIPA", "flash_1d_bias", packs)
+  collectgarbage()
+  if o.dense then all("dense IPA", "orig_2d_bias", packs) end
 end

@@ -39,52 +39,63 @@ local function compact_chain(length)
   return mf.tensor(rows)
 end
 
-return function(o, report)
-  local length = math.min(512, o.lengths[#o.lengths] or 512)
-  local packing = mf.packing { length }
-  mf.seed(7)
-  local s = mf.randn(length, 256)
-  local z1, z2 = mf.randn(length, 2, 128), mf.randn(length, 2, 128)
-  local frames = { R = mf.random.rotations(length), t = compact_chain(length) }
-  local R, shift = mf.random.rotations(1), mf.tensor { { 5.77, -5.77, 5.77 } }   -- 10 nm
-  local reference = mf.nn.ipa(clone_options({}, { precision = "float32" }))
-  mf.no_grad(function() reference.linear_out.weight:normal_(0, 0.02) end)
-  local state = reference:state()
+local function all(o, report)
+  local function on(x) return x:to(o.device) end
+  local widths = { dim = 256, edge = 128 }
+  local R, shift = on(mf.random.rotations(1)), on(mf.tensor { { 5.77, -5.77, 5.77 } })   -- 10 nm
+  local original = mf.nn.ipa(clone_options({}, { precision = "float32" }))
+  mf.no_grad(function() original.linear_out.weight:normal_(0, 0.02) end)
+  local state = original:state()
 
-  local function run(layer, at, convert)
-    local f = convert or function(x) return x end
-    return mf.no_grad(function()
-      return layer { s = f(s), frames = { R = f(at.R), t = f(at.t) }, pair = { f(z1), f(z2) }, packing = packing }
-    end)
-  end
-  local exact = mf.nn.ipa(clone_options({}, { precision = "float32" }))
-  exact:load(state)
-  exact:to "float64"
-  local truth = run(exact, frames, function(x) return x:double() end)
-  local there = moved(frames, R, shift)
+  local function layouts_at(length)
+    local packing = mf.packing { length }
+    mf.seed(7)
+    local s = on(mf.randn(length, widths.dim))
+    local z1, z2 = on(mf.randn(length, 2, widths.edge)), on(mf.randn(length, 2, widths.edge))
+    local frames = { R = on(mf.random.rotations(length)), t = on(compact_chain(length)) }
 
-  local full = run(reference, frames)
-  report { "layout", "float32 operands", "type", "float32", "change", relative(run(reference, there), full),
-    "error", relative(full, truth) }
-  for _, entry in ipairs(layouts) do
-    for _, kind in ipairs { "bf16", "fp16" } do
-      local extra = entry[2].split and { precision = "split", split_type = kind } or { precision = kind }
-      local layer = mf.nn.ipa(clone_options(entry[2], extra))
-      layer:load(state)
-      local out = run(layer, frames)
-      report { "layout", entry[1], "type", kind, "change", relative(run(layer, there), out),
-        "error", relative(out, truth) }
+    local function layer(extra)
+      local made = mf.nn.ipa(clone_options(extra, {}))
+      made:load(state)
+      return made:to(o.device)
+    end
+    local function run(made, at, convert)
+      local f = convert or function(x) return x end
+      return mf.no_grad(function()
+        return made { s = f(s), frames = { R = f(at.R), t = f(at.t) }, pair = { f(z1), f(z2) }, packing = packing }
+      end)
+    end
+    local truth = run(layer({ precision = "float32" }):to "float64", frames, function(x) return x:double() end)
+    local there = moved(frames, R, shift)
+
+    local reference = layer { precision = "float32" }
+    local full = run(reference, frames)
+    report { "layout", "float32 operands", "L", length, "type", "float32", "change", relative(run(reference, there), full),
+      "error", relative(full, truth) }
+    for _, entry in ipairs(layouts) do
+      for _, kind in ipairs { "bf16", "fp16" } do
+        local extra = entry[2].split and { precision = "split", split_type = kind } or { precision = kind }
+        local made = layer(clone_options(entry[2], extra))
+        local out = run(made, frames)
+        report { "layout", entry[1], "L", length, "type", kind, "change", relative(run(made, there), out),
+          "error", relative(out, truth) }
+      end
     end
   end
+  for _, length in ipairs(o.lengths or o.gpu and { 512, 2048 } or { 512 }) do mf.scope(layouts_at, length) end
 
   local n = 128
   local dense = mf.nn.dense_ipa { dim = 256, edge = 128 }
   mf.no_grad(function() dense:state()["linear_out.weight"]:normal_(0, 0.02) end)
-  local cloud = { R = mf.random.rotations(n), t = mf.randn(n, 3) }
-  local nodes, pairs = mf.randn(n, 256), mf.randn(n * n, 128)
+  dense:to(o.device)
+  local cloud = { R = on(mf.random.rotations(n)), t = on(mf.randn(n, 3)) }
+  local nodes, pairs = on(mf.randn(n, 256)), on(mf.randn(n * n, 128))
   local function at(place)
     return mf.no_grad(function() return dense { s = nodes, frames = place, pair = pairs, packing = mf.packing { n } } end)
   end
-  report { "layout", "dense IPA, unit Gaussian cloud", "type", "float32",
+  report { "layout", "dense IPA, unit Gaussian cloud", "L", n, "type", "float32",
     "change", relative(at(moved(cloud, R, shift * 0.1)), at(cloud)), "error", "-" }
 end
+
+-- The layers' own products stay in float32: what is measured is attention.
+return function(o, report) mf.products("float32", all, o, report) end

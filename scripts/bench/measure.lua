@@ -1,0 +1,88 @@
+-- What the cases share: timing on the device of the run, eager and as a graph; packs to measure; weights that are not zero.
+local mf = require "moonfold"
+local stopwatch = require "moonfold.stopwatch"
+
+return function(o)
+  local M = {}
+
+  -- Median seconds of f(...).
+  function M.time(f, ...)
+    local n, arguments = select("#", ...), { ... }
+    return stopwatch.median(o.repeats, function() f(unpack(arguments, 1, n)) end, o.device)
+  end
+
+  local function complain(what, message)
+    io.stderr:write(("bench: %s: %s\n"):format(what, tostring(message):gsub("\nstack.*", "")))
+    return "-"
+  end
+
+  -- f's seconds, or "-" with the reason on stderr: a length that does not fit must not end the run.
+  function M.try(what, f, ...)
+    local ok, seconds = pcall(M.time, f, ...)
+    if ok then return seconds end
+    collectgarbage()
+    collectgarbage()
+    return complain(what, seconds)
+  end
+
+  -- The same through mf.graph; f's arguments must be what a graph takes.
+  function M.graph(what, f, ...)
+    if not o.graph then return "-" end
+    local step = mf.graph(f, { keep = 1 })
+    local seconds = M.try(what .. ", graph", step, ...)
+    step:release()
+    return seconds
+  end
+
+  -- Milliseconds, or what there is instead.
+  function M.ms(seconds) return type(seconds) == "number" and seconds * 1e3 or seconds end
+
+  -- Peak bytes of one call: in all, and above what was there before.
+  function M.peak(f, ...)
+    collectgarbage()
+    collectgarbage()
+    local before = mf.memory(o.device).live
+    mf.reset_peak(o.device)
+    local n, arguments = select("#", ...), { ... }
+    mf.scope(function() f(unpack(arguments, 1, n)) end)
+    local peak = mf.memory(o.device).peak
+    return peak, peak - before
+  end
+
+  -- The packs of a case: one chain of each length, then the batches. A list of { name, lengths }.
+  function M.packs(lengths, batches)
+    local list = {}
+    for _, length in ipairs(o.lengths or lengths) do list[#list + 1] = { ("L=%d"):format(length), { length } } end
+    for _, text in ipairs(o.batches or o.gpu and batches or {}) do
+      local n, length = text:match "^(%d+)x(%d+)$"
+      if not n then error(("bench: batches: '%s' is not like 39x512"):format(text), 0) end
+      local pack = {}
+      for i = 1, tonumber(n) do pack[i] = tonumber(length) end
+      list[#list + 1] = { ("%sx%s"):format(n, length), pack }
+    end
+    return list
+  end
+
+  -- Gives every matrix of a fresh model values; layers that start as zeros would hide what they cost and what they do.
+  function M.fill(model, scale)
+    mf.no_grad(function()
+      for _, p in ipairs(model:parameters()) do
+        if p:ndim() > 1 then p:normal_(0, scale * p:size(p:ndim()) ^ -0.5) end
+      end
+    end)
+    return model:to(o.device)
+  end
+
+  function M.clear(model, leaves)
+    for _, p in ipairs(model:parameters()) do p:zero_grad() end
+    for _, leaf in ipairs(leaves or {}) do leaf:zero_grad() end
+  end
+
+  -- Chains whose residues are 3.8 angstrom apart, in that unit times `scale`.
+  function M.walk(n, scale)
+    local step = mf.randn(n, 3)
+    return (step / step:norm(2, true) * (3.8 * scale)):cumsum(1):to(o.device)
+  end
+
+  return M
+end
