@@ -16,11 +16,10 @@
  * core/cpu/attention.c, as for the scale of dO). */
 #include "flash_tile.cuh"
 
-/* Where dQ of a block of keys goes: floats at a distance of ld from row to row. */
-struct mf_flash_dq {
-    float *data;                  /* NULL: not wanted, or other blocks make it */
-    int64_t ld;
-    int add;                      /* atomically; else this block is the only one */
+/* Where blocks of keys add their parts of dQ: 16 x 8 blocks as the matrix unit holds them, 128 floats in the order of lanes, so that a
+ * warp adds 512 neighbouring bytes at once: (16 rows of a sequence by mf__flash_slots, head, 8 columns). */
+struct mf_flash_sums {
+    float *data;                  /* NULL: other blocks make dQ, or nobody, or one block alone writes it */
     int64_t key_blocks;           /* blocks of the launch that own keys; the others own queries */
 };
 
@@ -44,7 +43,7 @@ template <int DQK, int DV, int M, int N> struct mf_backward_queries_layout {
 };
 
 template <bool BF16, int DQK, int DV, int M, int N, int WM>
-static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, const mf_flash_dq &dq, int64_t block, unsigned char *shared) {
+static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, const mf_flash_sums &sums, int64_t block, unsigned char *shared) {
     using at = mf_backward_keys_layout<DQK, DV, M, N>;
     constexpr int threads = 256, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), ldp = mf__tile_stride(N);
     constexpr int WN = 8 / WM, SM = M / WM, SN = N / WN;          /* pieces of S and dP */
@@ -52,7 +51,8 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
     constexpr int q_groups = 256 / M;                             /* of columns of dQ; 32 queries each */
     using k_columns = mf_columns<DQK, groups>;
     using v_columns = mf_columns<DV, groups>;
-    using q_columns = mf_columns<DQK, q_groups>;
+    constexpr int parts = 2;                                      /* of dQ in turn */
+    using q_columns = mf_columns<DQK, q_groups * parts>;
     const int64_t slots = f.total / N + f.sequences;
     const int head = (int)(block / slots);
     const mf_place place = mf__flash_place(f, block % slots, N);
@@ -92,8 +92,33 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
     const int column_group = (warp + key_group) % groups;         /* longer groups on different quarters of the multiprocessor */
     const k_columns kc(column_group);
     const v_columns vc(column_group);
-    const q_columns qc((warp + warp / q_groups) % q_groups);
+    const int q_row = warp / q_groups * 32, q_group = (warp + warp / q_groups) % q_groups;
+    const bool alone = !sums.data && sums.key_blocks == gridDim.x && f.dq;
     float dk[2][k_columns::tiles][4] = {}, dv[2][v_columns::tiles][4] = {};
+
+    auto dq_part = [&](int i, int which) {
+        const q_columns qc(q_group * parts + which);
+        float part[2][q_columns::tiles][4] = {};
+        mf__product_nn<BF16, 32, q_columns::tiles, N, ldp, ldq>(part, base + at::ds + 2 * q_row * ldp + mf__lane_a(ldp),
+                                                                base + 2 * qc.start + mf__lane_b_t(ldq), qc.all);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            const int r = i + q_row + m * 16;
+            if (r >= place.length) continue;
+            float *to = sums.data + (((place.first / 16 + place.sequence + r / 16) * f.heads + head) * (DQK / 8) + qc.start / 8) * 128 + 4 * lane;
+#pragma unroll
+            for (int n = 0; n < q_columns::tiles; n++) {
+                if (!qc.has(n)) continue;
+                if (sums.data) mf__add4(to + 128 * n, part[m][n]);
+                else
+#pragma unroll
+                    for (int h = 0; h < 2; h++)
+                        if (r + h * 8 + g < place.length)
+                            mf__put2(f.dq + (row0 + (int64_t)(r + h * 8 + g) * f.heads) * f.dqk, qc.start + n * 8 + 2 * t, f.dqk, part[m][n][2 * h] * back,
+                                     part[m][n][2 * h + 1] * back);
+            }
+        }
+    };
 
     for (int i = 0; i < place.length; i += M) {
         mf__copy_wait<1>();
@@ -124,38 +149,18 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
                 }
             }
         __syncthreads();                      /* P and dS are whole */
+        if (sums.data || alone) dq_part(i, 0);
         mf__product_tn<BF16, 32, v_columns::tiles, M, ldp, ldv>(dv, base + at::p + 2 * key_group * 32 + mf__lane_a_t(ldp),
                                                                 base + at::dout + 2 * vc.start + mf__lane_b_t(ldv), vc.all);
         __syncthreads();
         if (i + M < place.length) fetch_dout(i + M);
         mf__copy_commit();
+        if (sums.data || alone) dq_part(i, 1);
         mf__product_tn<BF16, 32, k_columns::tiles, M, ldp, ldq>(dk, base + at::ds + 2 * key_group * 32 + mf__lane_a_t(ldp),
                                                                 base + at::q + 2 * kc.start + mf__lane_b_t(ldq), kc.all);
         __syncthreads();
         if (i + M < place.length) fetch_q(i + M);
         mf__copy_commit();
-        if (dq.data) {
-            float part[2][q_columns::tiles][4] = {};
-            const int r0 = warp / q_groups * 32;
-            mf__product_nn<BF16, 32, q_columns::tiles, N, ldp, ldq>(part, base + at::ds + 2 * r0 * ldp + mf__lane_a(ldp),
-                                                                    base + 2 * qc.start + mf__lane_b_t(ldq), qc.all);
-#pragma unroll
-            for (int m = 0; m < 2; m++)
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int r = i + r0 + m * 16 + h * 8 + g;
-                    if (r >= place.length) continue;
-                    float *to = dq.data + (row0 + (int64_t)r * f.heads) * dq.ld;
-#pragma unroll
-                    for (int n = 0; n < q_columns::tiles; n++) {
-                        const int c = qc.start + n * 8 + 2 * t;
-                        const float x = part[m][n][2 * h] * back, y = part[m][n][2 * h + 1] * back;
-                        if (!qc.has(n)) continue;
-                        if (!dq.add) mf__put2(to, c, f.dqk, x, y);
-                        else if (c < dq.ld) mf__add2(to + c, x, y);
-                    }
-                }
-        }
     }
 
 #pragma unroll
@@ -295,60 +300,56 @@ static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f,
     }
 }
 
-template <bool BF16, int DQK, int DV, int M, int N, int WM>
-static __global__ void __launch_bounds__(256, 1) flash_backward_kernel(const mf_flash f, const mf_flash_dq dq) {
-    MF_SHARED(unsigned char, shared);
-    flash_backward_keys<BF16, DQK, DV, M, N, WM>(f, dq, blockIdx.x, shared);
-}
+/* M x N tiles of the blocks that own keys, QM x QN of those that own queries. */
 template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN>
-static __global__ void __launch_bounds__(256, 1) flash_backward_both_kernel(const mf_flash f, const mf_flash_dq dq) {
+static __global__ void __launch_bounds__(256, 1) flash_backward_kernel(const mf_flash f, const mf_flash_sums sums) {
     MF_SHARED(unsigned char, shared);
-    if (blockIdx.x < dq.key_blocks) flash_backward_keys<BF16, DQK, DV, M, N, WM>(f, dq, blockIdx.x, shared);
-    else flash_backward_queries<BF16, DQK, DV, QM, QN>(f, blockIdx.x - dq.key_blocks, shared);
+    if (blockIdx.x < sums.key_blocks) flash_backward_keys<BF16, DQK, DV, M, N, WM>(f, sums, blockIdx.x, shared);
+    else flash_backward_queries<BF16, DQK, DV, QM, QN>(f, blockIdx.x - sums.key_blocks, shared);
 }
 
-/* Zeros before sums with padded rows, and dq (rows, width) from them. */
+/* Zeros before sums, and dq (rows, width) from them: a warp takes the 16 rows of a slot. */
 static __global__ void flash_zero_kernel(float4 *x, int64_t n) {
     MF_GRID_LOOP(i, n) x[i] = make_float4(0, 0, 0, 0);
 }
-static __global__ void flash_unpad_kernel(float *dq, const float *sums, int64_t rows, int width, int64_t ld) {
-    const int64_t n = rows * width;
-    MF_GRID_LOOP(i, n) dq[i] = sums[i / width * ld + i % width];
+template <int DQK> static __global__ void __launch_bounds__(256) flash_gather_kernel(const mf_flash f, const float *sums) {
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int64_t slot = ((int64_t)blockIdx.x * 256 + threadIdx.x) / 32;
+    if (slot >= f.total / 16 + f.sequences) return;
+    const mf_place place = mf__flash_place(f, slot, 16);
+    if (place.start >= place.length) return;
+    const float back = 1.0f / *f.scale;
+    for (int head = 0; head < f.heads; head++) {
+        const float4 *from = (const float4 *)(sums + (slot * f.heads + head) * (DQK / 8) * 128) + lane;
+        float *to = f.dq + ((place.first + place.start + g) * f.heads + head) * f.dqk;
+#pragma unroll 5
+        for (int n = 0; n < DQK / 8; n++) {
+            const float4 x = from[32 * n];
+            if (place.start + g < place.length) mf__put2(to, n * 8 + 2 * t, f.dqk, x.x * back, x.y * back);
+            if (place.start + g + 8 < place.length) mf__put2(to + 8 * f.heads * f.dqk, n * 8 + 2 * t, f.dqk, x.z * back, x.w * back);
+        }
+    }
 }
 
-/* dQ by atomics. */
-template <bool BF16, int DQK, int DV, int M, int N, int WM>
-static mf_status backward_launch(mf_device *d, const mf_flash *f) {
-    constexpr int shared = mf_backward_keys_layout<DQK, DV, M, N>::bytes;
-    const int64_t blocks = mf__flash_slots(f, N) * f->heads, rows = f->total * f->heads;
-    mf_scratch sums;
-    mf_flash_dq dq = {f->dq, f->dqk, f->longest > N, blocks};
-    if (dq.data && dq.add) {
-        /* pairs of columns in whole sectors of 32 bytes */
-        dq.ld = (f->dqk + 7) / 8 * 8;
-        if (dq.ld != f->dqk) {
-            MF_TRY(sums.take(d, rows * dq.ld * 4));
-            dq.data = sums.as<float>();
-        }
-        MF_TRY(MF_LAUNCH(d, flash_zero_kernel, mf__grid(d, rows * dq.ld / 4, 256), 256, 0, (float4 *)dq.data, rows * dq.ld / 4));
+/* own: dQ by blocks of its own; else the blocks of keys add their parts. */
+template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN>
+static mf_status backward_launch(mf_device *d, const mf_flash *f, bool own) {
+    constexpr int keys = mf_backward_keys_layout<DQK, DV, M, N>::bytes, queries = mf_backward_queries_layout<DQK, DV, QM, QN>::bytes;
+    const int64_t k_blocks = f->dk || f->dv_ || f->dkey_bias || !own ? mf__flash_slots(f, N) * f->heads : 0;
+    const int64_t q_blocks = f->dq && own ? mf__flash_slots(f, QM) * f->heads : 0, slots = mf__flash_slots(f, 16), floats = slots * f->heads * 16 * DQK;
+    const bool add = f->dq && !own && f->longest > N;
+    mf_scratch scratch;
+    if (add) {
+        MF_TRY(scratch.take(d, floats * 4));
+        mf__cuda_work(d, 0, 4.0 * (double)floats);
+        MF_TRY(MF_LAUNCH(d, flash_zero_kernel, mf__grid(d, floats / 4, 256), 256, 0, scratch.as<float4>(), floats / 4));
     }
     mf__flash_work(d, f, true);
-    MF_TRY(MF_LAUNCH(d, (flash_backward_kernel<BF16, DQK, DV, M, N, WM>), (unsigned)blocks, 256, shared, *f, dq));
-    if (dq.data != f->dq)
-        MF_TRY(MF_LAUNCH(d, flash_unpad_kernel, mf__grid(d, rows * f->dqk, 1024), 256, 0, f->dq, dq.data, rows, f->dqk, dq.ld));
-    return MF_OK;
-}
-
-/* dQ by blocks of its own. */
-template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN>
-static mf_status backward_launch_both(mf_device *d, const mf_flash *f) {
-    constexpr int keys = mf_backward_keys_layout<DQK, DV, M, N>::bytes, queries = mf_backward_queries_layout<DQK, DV, QM, QN>::bytes;
-    const int64_t k_blocks = f->dk || f->dv_ || f->dkey_bias ? mf__flash_slots(f, N) * f->heads : 0;
-    const int64_t q_blocks = f->dq ? mf__flash_slots(f, QM) * f->heads : 0;
-    const mf_flash_dq dq = {nullptr, 0, 0, k_blocks};
-    mf__flash_work(d, f, true);
-    return MF_LAUNCH(d, (flash_backward_both_kernel<BF16, DQK, DV, M, N, WM, QM, QN>), (unsigned)(k_blocks + q_blocks), 256,
-                     keys > queries ? keys : queries, *f, dq);
+    MF_TRY(MF_LAUNCH(d, (flash_backward_kernel<BF16, DQK, DV, M, N, WM, QM, QN>), (unsigned)(k_blocks + q_blocks), 256,
+                     q_blocks && queries > keys ? queries : keys, *f, mf_flash_sums{add ? scratch.as<float>() : nullptr, k_blocks}));
+    if (!add) return MF_OK;
+    mf__cuda_work(d, 0, 4.0 * (double)floats + 4.0 * (double)(f->total * f->heads * f->dqk));
+    return MF_LAUNCH(d, flash_gather_kernel<DQK>, (unsigned)mf__blocks(slots, 8), 256, 0, *f, scratch.as<float>());
 }
 
 /* Tiles of one pair of widths. */
@@ -357,15 +358,11 @@ template <bool BF16, int DQK, int DV> static bool backward_pair(mf_device *d, co
     constexpr int large = mf_backward_keys_layout<DQK, DV, M, 64>::bytes, small = mf_backward_keys_layout<DQK, DV, 32, 64>::bytes;
     constexpr int large_q = mf_backward_queries_layout<DQK, DV, M, 64>::bytes, small_q = mf_backward_queries_layout<DQK, DV, 32, 64>::bytes;
     const int64_t limit = mf__cuda(d)->shared_limit;
-    if (f->deterministic || !f->dq) {
-        if (large <= limit && large_q <= limit) *status = backward_launch_both<BF16, DQK, DV, M, 64, WM, M, 64>(d, f);
-        else if (small <= limit && small_q <= limit) *status = backward_launch_both<BF16, DQK, DV, 32, 64, 2, 32, 64>(d, f);
-        else return false;
-    } else {
-        if (large <= limit) *status = backward_launch<BF16, DQK, DV, M, 64, WM>(d, f);
-        else if (small <= limit) *status = backward_launch<BF16, DQK, DV, 32, 64, 2>(d, f);
-        else return false;
-    }
+    /* sums of dQ are padded to 16 rows a sequence, which must not be most of them */
+    const bool own = f->deterministic || !(f->dk || f->dv_ || f->dkey_bias) || mf__flash_slots(f, 16) * 16 > 2 * f->total + 4096;
+    if (large <= limit && (!own || large_q <= limit)) *status = backward_launch<BF16, DQK, DV, M, 64, WM, M, 64>(d, f, own);
+    else if (small <= limit && (!own || small_q <= limit)) *status = backward_launch<BF16, DQK, DV, 32, 64, 2, 32, 64>(d, f, own);
+    else return false;
     return true;
 }
 

@@ -21,8 +21,9 @@ template <int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG> static co
     return STAGES * mf_forward_stage<DQK, DV, KEYS>::bytes + (QREG ? 0 : mf__tile_bytes(16 * WARPS, DQK));
 }
 
-template <bool BF16, int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG, int BLOCKS>
+template <bool BF16, int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG, bool STAGGER, int BLOCKS>
 static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kernel(const mf_flash f) {
+    constexpr int ahead = STAGGER ? STAGES - 2 : STAGES - 1;      /* tiles that are fetched before they are used */
     constexpr int threads = WARPS * 32, rows = WARPS * 16, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV);
     using stage = mf_forward_stage<DQK, DV, KEYS>;
     static_assert(!QREG || (STAGES - 1) * stage::bytes >= mf__tile_bytes(rows, DQK), "the queries pass through the later stages");
@@ -63,19 +64,32 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
         __syncthreads();
     }
 #pragma unroll
-    for (int s = 1; s < STAGES - 1; s++) {
+    for (int s = 1; s < ahead; s++) {
         if (s < tiles) fetch(s);
         mf__copy_commit();
     }
 
     float out[1][DV / 8][4] = {}, sum[4] = {}, top[2] = {-INFINITY, -INFINITY};
     constexpr uint32_t ones = BF16 ? 0x3f803f80u : 0x3c003c00u;
+    /* Half of the warps multiply the weights by V one tile later, so that on every quarter of the multiprocessor one warp's exponentials
+     * meet another's products. */
+    const bool late = STAGGER && warp >= WARPS / 2;
+    uint32_t p[KEYS / 16][1][4];
+    auto multiply = [&](int tile) {
+        const mf_address v_mine = base + tile % STAGES * stage::bytes + stage::v + mf__lane_b_t(ldv);
+#pragma unroll
+        for (int k = 0; k < KEYS / 16; k++) {
+            mf__mma<BF16>(sum, p[k][0], ones, ones);
+            mf__product_step<BF16, 16, DV / 8>(out, p[k], v_mine + 2 * k * 16 * ldv, true);
+        }
+    };
     for (int tile = 0; tile < tiles; tile++) {
-        mf__copy_wait<STAGES - 2>();
-        __syncthreads();                      /* this tile is here, and nobody reads the one before it any more */
-        if (tile + STAGES - 1 < tiles) fetch(tile + STAGES - 1);
+        mf__copy_wait<ahead - 1>();
+        __syncthreads();                      /* this tile is here, and nobody reads the one before it (STAGGER: before that) any more */
+        if (tile + ahead < tiles) fetch(tile + ahead);
         mf__copy_commit();
         if (!active) continue;
+        if (late && tile > 0) multiply(tile - 1);
         const mf_address here = base + tile % STAGES * stage::bytes;
 
         float s[1][KEYS / 8][4] = {};
@@ -133,20 +147,17 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
 #pragma unroll
             for (int i = 0; i < 4; i++) sum[i] *= shrink[i / 2];
         }
-        const mf_address v_mine = here + stage::v + mf__lane_b_t(ldv);
 #pragma unroll
-        for (int k = 0; k < KEYS / 16; k++) {
-            uint32_t p[1][4];
+        for (int k = 0; k < KEYS / 16; k++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float *pair = &s[0][2 * k + i / 2][i % 2 * 2];
-                p[0][i] = mf__pack<BF16>(mf__exp2(fmaf(pair[0], MF_LOG2E, -base2[i % 2])), mf__exp2(fmaf(pair[1], MF_LOG2E, -base2[i % 2])));
+                p[k][0][i] = mf__pack<BF16>(mf__exp2(fmaf(pair[0], MF_LOG2E, -base2[i % 2])), mf__exp2(fmaf(pair[1], MF_LOG2E, -base2[i % 2])));
             }
-            mf__mma<BF16>(sum, p[0], ones, ones);
-            mf__product_step<BF16, 16, DV / 8>(out, p, v_mine + 2 * k * 16 * ldv, true);
-        }
+        if (!late) multiply(tile);
     }
     if (!active) return;
+    if (late) multiply(tiles - 1);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int row = place.start + warp * 16 + g + 8 * i;
@@ -160,11 +171,11 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
     }
 }
 
-template <bool BF16, int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG, int BLOCKS>
+template <bool BF16, int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG, bool STAGGER, int BLOCKS>
 static mf_status forward_launch(mf_device *d, const mf_flash *f) {
     constexpr int shared = forward_shared<DQK, DV, WARPS, KEYS, STAGES, QREG>();
     mf__flash_work(d, f, false);
-    return MF_LAUNCH(d, (flash_forward_kernel<BF16, DQK, DV, WARPS, KEYS, STAGES, QREG, BLOCKS>),
+    return MF_LAUNCH(d, (flash_forward_kernel<BF16, DQK, DV, WARPS, KEYS, STAGES, QREG, STAGGER, BLOCKS>),
                      (unsigned)(mf__flash_slots(f, 16 * WARPS) * f->heads), WARPS * 32, shared, *f);
 }
 
@@ -174,8 +185,8 @@ template <bool BF16, int DQK, int DV> static bool forward_pair(mf_device *d, con
     constexpr int large = forward_shared<DQK, DV, 8, 64, 2, keep>(), small = forward_shared<DQK, DV, 2, 32, 2, keep>();
     const mf_cuda *c = mf__cuda(d);
     const bool many = mf__flash_slots(f, 128) * f->heads > c->multiprocessors;
-    if (large <= c->shared_limit && many) *status = forward_launch<BF16, DQK, DV, 8, 64, 2, keep, 1>(d, f);
-    else if (small <= c->shared_limit) *status = forward_launch<BF16, DQK, DV, 2, 32, 2, keep, 1>(d, f);
+    if (large <= c->shared_limit && many) *status = forward_launch<BF16, DQK, DV, 8, 64, 2, keep, false, 1>(d, f);
+    else if (small <= c->shared_limit) *status = forward_launch<BF16, DQK, DV, 2, 32, 2, keep, false, 1>(d, f);
     else return false;
     return true;
 }

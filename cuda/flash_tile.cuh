@@ -34,6 +34,7 @@ static inline int64_t mf__flash_slots(const mf_flash *f, int rows) { return f->t
 struct mf_place {
     int64_t first;                /* row of the sequence's first residue */
     int length, start;            /* residues of the sequence; the tile's first */
+    int sequence;
 };
 /* All lanes of a warp call it together. start >= length: nothing to do. */
 static __device__ inline mf_place mf__flash_place(const mf_flash &f, int64_t slot, int rows) {
@@ -49,6 +50,7 @@ static __device__ inline mf_place mf__flash_place(const mf_flash &f, int64_t slo
     p.first = f.offsets[low];
     p.length = (int)(f.offsets[low + 1] - p.first);
     p.start = (int)(slot - (p.first / rows + low)) * rows;
+    p.sequence = low;
     return p;
 }
 
@@ -179,8 +181,8 @@ template <bool BF16> struct mf_backward_row {
 /* For mf.profile: operations that the result needs; operands, results and statistics read or written once. */
 static inline void mf__flash_work(mf_device *d, const mf_flash *f, bool backward) {
     const double pairs = (double)f->pairs * f->heads, rows = (double)f->total * f->heads, widths = f->dqk + f->dv;
-    if (backward) mf__cuda_work(d, 2 * pairs * (2 * widths + f->dqk), rows * (4 * widths + 4 * (widths + f->dqk) + 16));
-    else mf__cuda_work(d, 2 * pairs * widths, rows * (2 * (widths + f->dqk) + 4.0 * f->dv + 8));
+    if (backward) mf__cuda_work(d, 2 * pairs * (2 * widths + f->dqk), rows * (4 * widths + 4 * (widths + f->dqk) + 16), MF_UNIT_FP16);
+    else mf__cuda_work(d, 2 * pairs * widths, rows * (2 * (widths + f->dqk) + 4.0 * f->dv + 8), MF_UNIT_FP16);
 }
 
 /* The kernels that flash.cu chooses from; false: not for these widths or this device. */

@@ -3,7 +3,7 @@
  *   mf__copy16, mf__copy4      cp.async: global to shared memory without registers, zeros where `valid` is false
  *   mf__load4, mf__load2, ...  ldmatrix: 8 x 8 matrices of 16-bit elements as operands of a product
  *   mf__mma, mf__mma8          c += a b on a warp: 16 x 16 x 8 and 16 x 8 x 8, 16-bit operands, float accumulators
- *   mf__add2                   red.global: two neighbouring floats at once where the chip can
+ *   mf__add4                   red.global: four neighbouring floats at once where the chip can
  *
  * Fragments. Lane l is (g, t) = (l / 4, l % 4); a register holds two neighbours:
  *
@@ -99,7 +99,7 @@ template <bool BF16> static inline void mf__mma8(float (&c)[4], const uint32_t (
 static inline void mf__store4(mf_address to, uint32_t x) { memcpy(to, &x, 4); }
 static inline float mf__read(mf_address from) { float x; memcpy(&x, from, 4); return x; }
 static inline float2 mf__read2(mf_address from) { float2 x; memcpy(&x, from, 8); return x; }
-static inline void mf__add2(float *p, float x, float y) { p[0] += x; p[1] += y; }
+static inline void mf__add4(float *p, const float (&x)[4]) { for (int i = 0; i < 4; i++) p[i] += x[i]; }
 static inline float mf__exp2(float x) { return exp2f(x); }
 
 #else
@@ -159,13 +159,12 @@ static __device__ __forceinline__ float2 mf__read2(mf_address from) {
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from) : "memory");
     return x;
 }
-/* p[0] += x, p[1] += y in the order in which blocks arrive; p at a multiple of 8 bytes. */
-static __device__ __forceinline__ void mf__add2(float *p, float x, float y) {
+/* p[i] += x[i] in the order in which blocks arrive; p at a multiple of 16 bytes. */
+static __device__ __forceinline__ void mf__add4(float *p, const float (&x)[4]) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(x), "f"(y) : "memory");
+    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
 #else
-    atomicAdd(p, x);
-    atomicAdd(p + 1, y);
+    for (int i = 0; i < 4; i++) atomicAdd(p + i, x[i]);
 #endif
 }
 static __device__ __forceinline__ float mf__exp2(float x) {         /* 2 ulp; denormal results are zero */
