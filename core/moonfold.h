@@ -265,6 +265,13 @@ mf_status mf_linear_act(mf_tensor **out, const mf_tensor *x, const mf_tensor *we
 mf_status mf_softmax(mf_tensor **out, const mf_tensor *x, int axis);
 mf_status mf_log_softmax(mf_tensor **out, const mf_tensor *x, int axis);
 mf_status mf_layer_norm(mf_tensor **out, const mf_tensor *x, const mf_tensor *weight, const mf_tensor *bias, double epsilon);
+/* The layer norm of a + b, or of a + mask b with a number for each row; the mask takes no gradient. */
+mf_status mf_add_layer_norm(mf_tensor **out, const mf_tensor *a, const mf_tensor *b, const mf_tensor *mask, const mf_tensor *weight, const mf_tensor *bias, double epsilon);
+
+/* ---- losses of rows ---- */
+/* (N): sum of weight (a - b)^2 over all axes but the first. The weight's shape is the first axes of a's, NULL for 1; it takes no gradient. */
+mf_status mf_squared_error(mf_tensor **out, const mf_tensor *a, const mf_tensor *b, const mf_tensor *weight);
+mf_status mf_cross_entropy(mf_tensor **out, const mf_tensor *logits, const mf_tensor *target);  /* (N, C), index (N) from 0 -> (N) */
 
 /* ---- shape: views share storage, their gradients flow ---- */
 mf_status mf_reshape(mf_tensor **out, const mf_tensor *x, int ndim, const int64_t *shape);  /* one size may be -1; copies only if it must */
@@ -349,6 +356,33 @@ mf_status mf_adam_step(mf_tensor *parameter, mf_tensor *m, mf_tensor *v, const m
 mf_status mf_sgd_step(mf_tensor *parameter, mf_tensor *velocity, const mf_tensor *grad, double lr, double momentum, double weight_decay); /* velocity may be NULL */
 mf_status mf_ema_step(mf_tensor *average, const mf_tensor *x, double decay);
 mf_status mf_grad_norm(double *out, mf_tensor *const *gradients, int64_t count);     /* sqrt of the sum of squares */
+
+/* A training step over many tensors in a few kernels, of which nothing comes back to the host, so that it can be captured in a
+ * graph. What changes from step to step stands in a control tensor: float64, one axis, MF_CONTROL_RATE + groups numbers, on the
+ * tensors' device. mf_optim_norm writes the first four, the host the others; the host may read and write all with
+ * mf_tensor_read and mf_tensor_write. */
+enum {
+    MF_CONTROL_NORM,       /* of the last gradient, before clipping */
+    MF_CONTROL_SCALE,      /* min(1, clip / norm), which multiplies gradients; -1: the norm is not finite, updates are skipped */
+    MF_CONTROL_STEPS,      /* updates made */
+    MF_CONTROL_SKIPPED,    /* updates skipped */
+    MF_CONTROL_CLIP,       /* largest norm, infinite for none */
+    MF_CONTROL_RATE        /* learning rate of group 0; those of groups 1, 2, ... follow */
+};
+typedef struct mf_optim_list {
+    int64_t count;
+    mf_tensor *const *parameters;
+    mf_tensor *const *gradients;
+    mf_tensor *const *m;         /* first moments; SGD: velocities, or NULL without momentum */
+    mf_tensor *const *v;         /* second moments; SGD: NULL */
+    mf_tensor *const *averages;  /* running averages, updated last and after skipped updates too; or NULL */
+    double decay;                /* of the averages */
+    int group;                   /* whose learning rate counts */
+} mf_optim_list;
+mf_status mf_optim_norm(mf_tensor *control, mf_tensor *const *gradients, int64_t count);
+mf_status mf_adam_many(const mf_tensor *control, const mf_optim_list *list, const mf_adam_params *params); /* lr, scale and step of params do not count */
+mf_status mf_sgd_many(const mf_tensor *control, const mf_optim_list *list, double momentum, double weight_decay);
+mf_status mf_ema_many(const mf_optim_list *list);                                    /* parameters, averages and decay count */
 
 /* ---- safetensors: written to a temporary file, synced, renamed ---- */
 mf_status mf_archive_open(mf_archive **out, const char *path);

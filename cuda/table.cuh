@@ -14,7 +14,9 @@
     X(pair_loss) X(pair_loss_grad) X(adam) X(sgd) X(sum_squares) \
     X(bias_grad) X(packing_tensor) \
     X(lift) X(lift_grad) X(readout) X(readout_grad) \
-    X(bins_gather) X(bins_scatter)
+    X(bins_gather) X(bins_scatter) \
+    X(add_layer_norm) X(add_layer_norm_grad) X(squared_error) X(squared_error_grad) X(cross_entropy) X(cross_entropy_grad) \
+    X(optim_norm) X(adam_many) X(sgd_many) X(ema_many)
 
 #ifdef MF_PARTIAL                 /* a build while entries are being written: missing ones are NULL */
 #define MF_CUDA_DECLARE(entry) std::remove_pointer_t<decltype(mf_backend::entry)> mf__cuda_##entry __attribute__((weak));

@@ -1,7 +1,9 @@
-/* norm.c: layer normalisation of rows and its gradient.
+/* norm.c: layer normalisation of rows, of a sum of two rows too, and its gradient.
  *
+ *     x = a or a + m b, m a number a row or 1
  *     mu = mean x      var = mean (x - mu)^2      r = 1 / sqrt(var + epsilon)      h = (x - mu) r
  *     y = h w + b      g = dy w      dx = r (g - mean g - h mean(g h))      dw = sum dy h      db = sum dy
+ *     da = dx      d of b = m dx
  *
  * The variance is taken in a second pass over the row (still in cache): the one-pass formula loses every digit when
  * |mu| is far above the deviation. dw and db are summed over GRAD_ROWS rows at a time; the parts, (parts, columns),
@@ -13,7 +15,8 @@
 enum { GRAD_ROWS = 64, COST = 8 };
 
 /* Generated for f32 and f64: squares_<name> and products_<name> sum along a row, pairwise over blocks; norm_<name>, dx_<name>
- * and parts_<name> go over all rows. weight and bias may be NULL: 1 and 0. */
+ * and parts_<name> go over all rows. weight and bias may be NULL: 1 and 0; add may be NULL, then there is no m either. The sum of
+ * two rows is made where their result will stand. */
 #define DEFINE_NORM(name, T) \
     static T squares_##name(const T *x, T shift, int64_t n) { \
         if (n > MF__SUM_BLOCK) { \
@@ -26,12 +29,16 @@ enum { GRAD_ROWS = 64, COST = 8 };
         for (int64_t i = 0; i < n; i++) total += (x[i] - shift) * (x[i] - shift); \
         return total; \
     } \
-    static void norm_##name(mf_device *d, int64_t rows, int64_t n, const T *x, const T *w, const T *b, double epsilon, \
-                            T *y, T *mean, T *rstd) { \
+    static inline void sum_##name(const T *a, const T *add, T m, int64_t n, T *to) { \
+        for (int64_t j = 0; j < n; j++) to[j] = a[j] + m * add[j]; \
+    } \
+    static void norm_##name(mf_device *d, int64_t rows, int64_t n, const T *x, const T *add, const T *mask, const T *w, const T *b, \
+                            double epsilon, T *y, T *mean, T *rstd) { \
         _Pragma("omp parallel for num_threads(mf__threads(d, rows, n * COST)) schedule(static)") \
         for (int64_t i = 0; i < rows; i++) { \
-            const T *from = x + i * n; \
             T *to = y + i * n; \
+            const T *from = add ? to : x + i * n; \
+            if (add) sum_##name(x + i * n, add + i * n, mask ? mask[i] : 1, n, to); \
             const T mu = mf__sum_##name(from, n) / (T)n; \
             const T r = (T)(1 / sqrt((double)squares_##name(from, mu, n) / (double)n + epsilon)); \
             mean[i] = mu; \
@@ -60,20 +67,23 @@ enum { GRAD_ROWS = 64, COST = 8 };
         *g_sum = s; \
         *gh_sum = t; \
     } \
-    static void dx_##name(mf_device *d, int64_t rows, int64_t n, const T *dy, const T *x, const T *w, const T *mean, const T *rstd, T *dx) { \
+    static void dx_##name(mf_device *d, int64_t rows, int64_t n, const T *dy, const T *x, const T *add, const T *mask, const T *w, \
+                          const T *mean, const T *rstd, T *dx, T *dadd) { \
         _Pragma("omp parallel for num_threads(mf__threads(d, rows, n * COST)) schedule(static)") \
         for (int64_t i = 0; i < rows; i++) { \
-            const T *from = x + i * n, *dout = dy + i * n, mu = mean[i], r = rstd[i]; \
-            T *to = dx + i * n, g_mean, gh_mean; \
+            T *to = (dx ? dx : dadd) + i * n, g_mean, gh_mean; \
+            const T *from = add ? to : x + i * n, *dout = dy + i * n, mu = mean[i], r = rstd[i], m = mask ? mask[i] : 1; \
+            if (add) sum_##name(x + i * n, add + i * n, m, n, to); \
             products_##name(dout, from, w, mu, r, n, &g_mean, &gh_mean); \
             g_mean /= (T)n; \
             gh_mean /= (T)n; \
             for (int64_t j = 0; j < n; j++) \
                 to[j] = r * (dout[j] * (w ? w[j] : 1) - g_mean - (from[j] - mu) * r * gh_mean); \
+            for (int64_t j = 0; dadd && j < n; j++) dadd[i * n + j] = m * to[j]; \
         } \
     } \
-    static void parts_##name(mf_device *d, int64_t rows, int64_t n, int64_t parts, const T *dy, const T *x, const T *mean, \
-                             const T *rstd, T *dw, T *db) { \
+    static void parts_##name(mf_device *d, int64_t rows, int64_t n, int64_t parts, const T *dy, const T *x, const T *add, const T *mask, \
+                             const T *mean, const T *rstd, T *dw, T *db) { \
         _Pragma("omp parallel for num_threads(mf__threads(d, rows, n * COST)) schedule(static)") \
         for (int64_t p = 0; p < parts; p++) { \
             const int64_t first = p * GRAD_ROWS, end = first + GRAD_ROWS < rows ? first + GRAD_ROWS : rows; \
@@ -81,11 +91,11 @@ enum { GRAD_ROWS = 64, COST = 8 };
             memset(w, 0, (size_t)n * sizeof *w); \
             memset(b, 0, (size_t)n * sizeof *b); \
             for (int64_t i = first; i < end; i++) { \
-                const T *dout = dy + i * n, *from = x + i * n, mu = mean[i], r = rstd[i]; \
-                for (int64_t j = 0; j < n; j++) { \
-                    w[j] += dout[j] * ((from[j] - mu) * r); \
-                    b[j] += dout[j]; \
-                } \
+                const T *dout = dy + i * n, *from = x + i * n, *other = add ? add + i * n : NULL, mu = mean[i], r = rstd[i]; \
+                const T m = mask ? mask[i] : 1; \
+                if (other) for (int64_t j = 0; j < n; j++) w[j] += dout[j] * ((from[j] + m * other[j] - mu) * r); \
+                else for (int64_t j = 0; j < n; j++) w[j] += dout[j] * ((from[j] - mu) * r); \
+                for (int64_t j = 0; j < n; j++) b[j] += dout[j]; \
             } \
         } \
     }
@@ -96,30 +106,47 @@ static mf_status unsupported(int dtype) {
     return mf__fail(MF_ESUPPORT, "layer_norm: no kernel for %s", mf_dtype_name(dtype));
 }
 
+mf_status mf__cpu_add_layer_norm(mf_device *d, const mf_add_norm_args *p) {
+    if (p->rows == 0 || p->columns == 0) return MF_OK;
+    if (p->dtype == MF_FLOAT32)
+        norm_f32(d, p->rows, p->columns, p->a, p->b, p->mask, p->weight, p->bias, p->epsilon, p->y, p->mean, p->rstd);
+    else if (p->dtype == MF_FLOAT64)
+        norm_f64(d, p->rows, p->columns, p->a, p->b, p->mask, p->weight, p->bias, p->epsilon, p->y, p->mean, p->rstd);
+    else return unsupported(p->dtype);
+    return MF_OK;
+}
+
+mf_status mf__cpu_add_layer_norm_grad(mf_device *d, const mf_add_norm_args *p) {
+    const int f32 = p->dtype == MF_FLOAT32;
+    if (!f32 && p->dtype != MF_FLOAT64) return unsupported(p->dtype);
+    if (p->columns == 0) return MF_OK;
+    if (p->da || p->db) {
+        if (f32) dx_f32(d, p->rows, p->columns, p->dy, p->a, p->b, p->mask, p->weight, p->mean, p->rstd, p->da, p->db);
+        else dx_f64(d, p->rows, p->columns, p->dy, p->a, p->b, p->mask, p->weight, p->mean, p->rstd, p->da, p->db);
+    }
+    if (!p->dweight) return MF_OK;
+
+    const int64_t count = (p->rows + GRAD_ROWS - 1) / GRAD_ROWS, bytes = count * p->columns * mf_dtype_bytes(p->dtype);
+    char *parts = mf__host_alloc(d->ctx, (size_t)(bytes ? 2 * bytes : 1));
+    if (!parts) return MF_ENOMEM;
+    void *dw = parts, *db = parts + bytes;
+    if (f32) parts_f32(d, p->rows, p->columns, count, p->dy, p->a, p->b, p->mask, p->mean, p->rstd, dw, db);
+    else parts_f64(d, p->rows, p->columns, count, p->dy, p->a, p->b, p->mask, p->mean, p->rstd, dw, db);
+    mf_status status = mf__cpu_reduce(d, MF_REDUCE_sum, p->dtype, 1, count, p->columns, dw, p->dweight);
+    if (status == MF_OK) status = mf__cpu_reduce(d, MF_REDUCE_sum, p->dtype, 1, count, p->columns, db, p->dbias);
+    free(parts);
+    return status;
+}
+
 mf_status mf__cpu_layer_norm(mf_device *d, int dtype, int64_t rows, int64_t columns, const void *x, const void *weight, const void *bias,
                              double epsilon, void *y, void *mean, void *rstd) {
-    if (rows == 0 || columns == 0) return MF_OK;
-    if (dtype == MF_FLOAT32) norm_f32(d, rows, columns, x, weight, bias, epsilon, y, mean, rstd);
-    else if (dtype == MF_FLOAT64) norm_f64(d, rows, columns, x, weight, bias, epsilon, y, mean, rstd);
-    else return unsupported(dtype);
-    return MF_OK;
+    return mf__cpu_add_layer_norm(d, &(mf_add_norm_args){.dtype = dtype, .rows = rows, .columns = columns, .a = x, .weight = weight, .bias = bias,
+                                                         .epsilon = epsilon, .y = y, .mean = mean, .rstd = rstd});
 }
 
 mf_status mf__cpu_layer_norm_grad(mf_device *d, int dtype, int64_t rows, int64_t columns, const void *dy, const void *x, const void *weight,
                                   const void *mean, const void *rstd, void *dx, void *dweight, void *dbias) {
-    if (dtype != MF_FLOAT32 && dtype != MF_FLOAT64) return unsupported(dtype);
-    if (columns == 0) return MF_OK;
-    if (dx && dtype == MF_FLOAT32) dx_f32(d, rows, columns, dy, x, weight, mean, rstd, dx);
-    else if (dx) dx_f64(d, rows, columns, dy, x, weight, mean, rstd, dx);
-    if (!dweight) return MF_OK;
-
-    const int64_t count = (rows + GRAD_ROWS - 1) / GRAD_ROWS, bytes = count * columns * mf_dtype_bytes(dtype);
-    char *parts = mf__host_alloc(d->ctx, (size_t)(bytes ? 2 * bytes : 1));
-    if (!parts) return MF_ENOMEM;
-    if (dtype == MF_FLOAT32) parts_f32(d, rows, columns, count, dy, x, mean, rstd, (float *)parts, (float *)(parts + bytes));
-    else parts_f64(d, rows, columns, count, dy, x, mean, rstd, (double *)parts, (double *)(parts + bytes));
-    mf_status status = mf__cpu_reduce(d, MF_REDUCE_sum, dtype, 1, count, columns, parts, dweight);
-    if (status == MF_OK) status = mf__cpu_reduce(d, MF_REDUCE_sum, dtype, 1, count, columns, parts + bytes, dbias);
-    free(parts);
-    return status;
+    return mf__cpu_add_layer_norm_grad(d, &(mf_add_norm_args){.dtype = dtype, .rows = rows, .columns = columns, .dy = dy, .a = x, .weight = weight,
+                                                              .mean = (void *)mean, .rstd = (void *)rstd, .da = dx, .dweight = dweight,
+                                                              .dbias = dbias});
 }

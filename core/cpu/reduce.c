@@ -94,20 +94,31 @@ static void store_halves(int dtype, int64_t n, const float *x, uint16_t *y) {
         for (int64_t i = 0; i < n; i++) y[i] = mf__float_to_bf16(x[i]);
 }
 
-static mf_status sum(mf_device *d, int dtype, int64_t outer, int64_t middle, int64_t inner, const void *x, void *y) {
+/* The sum, times `scale` where the type is floating. */
+static mf_status sum(mf_device *d, int dtype, int64_t outer, int64_t middle, int64_t inner, const void *x, void *y, double scale) {
+    const int64_t n = outer * inner;
     switch (dtype) {
-    case MF_FLOAT32: return sum_f32(d, outer, middle, inner, x, y);
-    case MF_FLOAT64: return sum_f64(d, outer, middle, inner, x, y);
+    case MF_FLOAT32:
+        MF_TRY(sum_f32(d, outer, middle, inner, x, y));
+        for (int64_t i = 0; scale != 1 && i < n; i++) ((float *)y)[i] *= (float)scale;
+        return MF_OK;
+    case MF_FLOAT64:
+        MF_TRY(sum_f64(d, outer, middle, inner, x, y));
+        for (int64_t i = 0; scale != 1 && i < n; i++) ((double *)y)[i] *= scale;
+        return MF_OK;
     case MF_INT32: return sum_i32(d, outer, middle, inner, x, y);
     case MF_INT64: return sum_i64(d, outer, middle, inner, x, y);
     case MF_BOOL: return sum_u8(d, outer, middle, inner, x, y);
     default: break;
     }
-    float *wide = mf__host_alloc(d->ctx, (size_t)(outer * inner) * sizeof *wide);
+    float *wide = mf__host_alloc(d->ctx, (size_t)n * sizeof *wide);
     if (!wide) return MF_ENOMEM;
     const mf_status status = dtype == MF_FLOAT16 ? sum_f16(d, outer, middle, inner, x, wide)
                                                  : sum_bf16(d, outer, middle, inner, x, wide);
-    if (status == MF_OK) store_halves(dtype, outer * inner, wide, y);
+    if (status == MF_OK) {
+        for (int64_t i = 0; scale != 1 && i < n; i++) wide[i] *= (float)scale;
+        store_halves(dtype, n, wide, y);
+    }
     free(wide);
     return status;
 }
@@ -220,7 +231,8 @@ mf_status mf__cpu_reduce(mf_device *d, int op, int dtype, int64_t outer, int64_t
         memset(y, 0, (size_t)(outer * inner * mf_dtype_bytes(mf__is_float(dtype) ? dtype : MF_INT64)));
         return MF_OK;
     }
-    if (op == MF_REDUCE_sum) return sum(d, dtype, outer, middle, inner, x, y);
+    if (op == MF_REDUCE_sum) return sum(d, dtype, outer, middle, inner, x, y, 1);
+    if (op == MF_REDUCE_mean) return sum(d, dtype, outer, middle, inner, x, y, 1 / (double)middle);
     if (middle == 0) return mf__fail(MF_ESHAPE, "reduce: an empty axis has no largest or smallest element");
     return extreme(d, op, dtype, outer, middle, inner, x, y);
 }

@@ -59,7 +59,16 @@ static mf_status null_pair_loss_grad(mf_device *d, const mf_pair_loss_args *a) {
 static mf_status null_adam(mf_device *d, int dtype, int64_t n, void *p, void *m, void *v, const void *g, const mf_adam_params *params) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(p); UNUSED(m); UNUSED(v); UNUSED(g); UNUSED(params); return MF_OK; }
 static mf_status null_sgd(mf_device *d, int dtype, int64_t n, void *p, void *velocity, const void *g, double lr, double momentum, double weight_decay) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(p); UNUSED(velocity); UNUSED(g); UNUSED(lr); UNUSED(momentum); UNUSED(weight_decay); return MF_OK; }
 static mf_status null_sum_squares(mf_device *d, int dtype, int64_t n, const void *x, double *out) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(x); UNUSED(out); *out += 1; return MF_OK; }   /* a norm that clips nothing by accident */
+static mf_status null_optim_norm(mf_device *d, double *control, const mf_optim_item *items, int64_t count) { UNUSED(d); UNUSED(control); UNUSED(items); UNUSED(count); return MF_OK; }
+static mf_status null_adam_many(mf_device *d, const double *control, int group, const mf_optim_item *items, int64_t count, const mf_adam_params *params, double decay) { UNUSED(d); UNUSED(control); UNUSED(group); UNUSED(items); UNUSED(count); UNUSED(params); UNUSED(decay); return MF_OK; }
+static mf_status null_sgd_many(mf_device *d, const double *control, int group, const mf_optim_item *items, int64_t count, double momentum, double weight_decay, double decay) { UNUSED(d); UNUSED(control); UNUSED(group); UNUSED(items); UNUSED(count); UNUSED(momentum); UNUSED(weight_decay); UNUSED(decay); return MF_OK; }
+static mf_status null_ema_many(mf_device *d, const mf_optim_item *items, int64_t count, double decay) { UNUSED(d); UNUSED(items); UNUSED(count); UNUSED(decay); return MF_OK; }
 static mf_status null_bias_grad(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t ld, const void *dy, const void *y, void *dz, void *dbias) { UNUSED(d); UNUSED(dtype); UNUSED(rows); UNUSED(columns); UNUSED(ld); UNUSED(dy); UNUSED(y); UNUSED(dz); UNUSED(dbias); return MF_OK; }
+static mf_status null_add_norm(mf_device *d, const mf_add_norm_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
+static mf_status null_squared_error(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t groups, const void *a, const void *b, const void *weight, void *y) { UNUSED(d); UNUSED(dtype); UNUSED(rows); UNUSED(columns); UNUSED(groups); UNUSED(a); UNUSED(b); UNUSED(weight); UNUSED(y); return MF_OK; }
+static mf_status null_squared_error_grad(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t groups, const void *a, const void *b, const void *weight, const void *dy, void *da, void *db) { UNUSED(d); UNUSED(dtype); UNUSED(rows); UNUSED(columns); UNUSED(groups); UNUSED(a); UNUSED(b); UNUSED(weight); UNUSED(dy); UNUSED(da); UNUSED(db); return MF_OK; }
+static mf_status null_cross_entropy(mf_device *d, int dtype, int64_t rows, int64_t columns, int index_dtype, const void *target, const void *x, void *y, void *lse) { UNUSED(d); UNUSED(dtype); UNUSED(rows); UNUSED(columns); UNUSED(index_dtype); UNUSED(target); UNUSED(x); UNUSED(y); UNUSED(lse); return MF_OK; }
+static mf_status null_cross_entropy_grad(mf_device *d, int dtype, int64_t rows, int64_t columns, int index_dtype, const void *target, const void *x, const void *lse, const void *dy, void *dx) { UNUSED(d); UNUSED(dtype); UNUSED(rows); UNUSED(columns); UNUSED(index_dtype); UNUSED(target); UNUSED(x); UNUSED(lse); UNUSED(dy); UNUSED(dx); return MF_OK; }
 static mf_status null_bins(mf_device *d, const mf_bins_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
 static mf_status null_lift(mf_device *d, const mf_ipa_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
 static mf_status null_lift_grad(mf_device *d, const mf_ipa_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
@@ -121,6 +130,10 @@ const mf_backend mf__null_backend = {
     .adam = null_adam,
     .sgd = null_sgd,
     .sum_squares = null_sum_squares,
+    .optim_norm = null_optim_norm,
+    .adam_many = null_adam_many,
+    .sgd_many = null_sgd_many,
+    .ema_many = null_ema_many,
     .bias_grad = null_bias_grad,
     .stores_16_bits = 1,          /* it plans for GPUs */
     .lift = null_lift,
@@ -129,4 +142,10 @@ const mf_backend mf__null_backend = {
     .readout_grad = null_readout_grad,
     .bins_gather = null_bins,
     .bins_scatter = null_bins,
+    .add_layer_norm = null_add_norm,
+    .add_layer_norm_grad = null_add_norm,
+    .squared_error = null_squared_error,
+    .squared_error_grad = null_squared_error_grad,
+    .cross_entropy = null_cross_entropy,
+    .cross_entropy_grad = null_cross_entropy_grad,
 };

@@ -169,6 +169,27 @@ typedef struct mf_bins_args {
     void *dtable;                 /* (k, bins, width) = for each slot and bin the sum of dy over its rows */
 } mf_bins_args;
 
+/* Layer norm of a + mask b (cpu/norm.c); dtype real. */
+typedef struct mf_add_norm_args {
+    int dtype;
+    int64_t rows, columns;
+    double epsilon;
+    const void *a, *b, *mask;     /* (rows, columns); b NULL: 0; mask (rows) or NULL: 1 */
+    const void *weight, *bias;    /* (columns) or NULL: 1 and 0 */
+    void *y, *mean, *rstd;        /* (rows, columns), (rows) twice; backward reads mean and rstd */
+    const void *dy;               /* backward from here */
+    void *da, *db;                /* gradients of a and b; either may be NULL, db without a mask is da */
+    void *dweight, *dbias;        /* both or neither */
+} mf_add_norm_args;
+
+/* One tensor of an optimizer's list, contiguous; what a kernel does not need is NULL. */
+typedef struct mf_optim_item {
+    int dtype;                    /* real */
+    int64_t n;
+    void *p, *m, *v, *average;
+    const void *g;
+} mf_optim_item;
+
 struct mf_backend {
     const char *name;
     mf_status (*open)(mf_device *d);
@@ -271,6 +292,22 @@ struct mf_backend {
     /* features of neighbours */
     mf_status (*bins_gather)(mf_device *d, const mf_bins_args *a);
     mf_status (*bins_scatter)(mf_device *d, const mf_bins_args *a);
+
+    /* normalisation and losses in one pass */
+    mf_status (*add_layer_norm)(mf_device *d, const mf_add_norm_args *a);
+    mf_status (*add_layer_norm_grad)(mf_device *d, const mf_add_norm_args *a);
+    mf_status (*squared_error)(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t groups, const void *a, const void *b, const void *weight, void *y);
+        /* weight (rows, groups), a number for each of the equal parts of a row, or NULL; da or db may be NULL */
+    mf_status (*squared_error_grad)(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t groups, const void *a, const void *b, const void *weight, const void *dy, void *da, void *db);
+    mf_status (*cross_entropy)(mf_device *d, int dtype, int64_t rows, int64_t columns, int index_dtype, const void *target, const void *x, void *y, void *lse);
+        /* a target out of range: MF_EVALUE naming it and the size */
+    mf_status (*cross_entropy_grad)(mf_device *d, int dtype, int64_t rows, int64_t columns, int index_dtype, const void *target, const void *x, const void *lse, const void *dy, void *dx);
+
+    /* optimizers over many tensors (moonfold.h); control lives on the device */
+    mf_status (*optim_norm)(mf_device *d, double *control, const mf_optim_item *items, int64_t count);
+    mf_status (*adam_many)(mf_device *d, const double *control, int group, const mf_optim_item *items, int64_t count, const mf_adam_params *params, double decay);
+    mf_status (*sgd_many)(mf_device *d, const double *control, int group, const mf_optim_item *items, int64_t count, double momentum, double weight_decay, double decay);
+    mf_status (*ema_many)(mf_device *d, const mf_optim_item *items, int64_t count, double decay);
 };
 
 extern const mf_backend mf__cpu_backend;    /* core/cpu/backend.c */

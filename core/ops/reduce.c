@@ -101,22 +101,21 @@ static mf_status gather_axes(mf_tensor **out, int64_t *outer, int64_t *middle, i
     return status;
 }
 
-static mf_status sum_axes(mf_tensor **out, const mf_tensor *x, unsigned mask, int keep) {
+static mf_status sum_axes(mf_tensor **out, const mf_tensor *x, int reduction, unsigned mask, int keep) {
     int64_t shape[MF_MAX_DIMS], outer, middle, inner;
     const int ndim = reduced_shape(shape, x, mask, keep);
     mf_tensor *flat;
     *out = NULL;
     MF_TRY(gather_axes(&flat, &outer, &middle, &inner, x, mask));
     mf_status status = mf__new(out, x->device, mf__is_float(x->dtype) ? x->dtype : MF_INT64, ndim, shape);
-    if (status == MF_OK)
-        status = mf__kernels(x)->reduce(x->device, MF_REDUCE_sum, x->dtype, outer, middle, inner, mf__data(flat), mf__data(*out));
+    if (status == MF_OK) status = mf__kernels(x)->reduce(x->device, reduction, x->dtype, outer, middle, inner, mf__data(flat), mf__data(*out));
     mf_tensor_release(flat);
     return status;                /* mf__run releases *out on failure */
 }
 
 mf_status mf__sum_fwd(mf_call *c) {
     MF_TRY(resolve_axes(c));
-    return sum_axes(&c->out[0], c->in[0], (unsigned)c->p.i[MASK], (int)c->p.i[KEEP]);
+    return sum_axes(&c->out[0], c->in[0], MF_REDUCE_sum, (unsigned)c->p.i[MASK], (int)c->p.i[KEEP]);
 }
 
 mf_status mf__sum_bwd(mf_grad_call *g) {
@@ -127,25 +126,10 @@ mf_status mf__mean_fwd(mf_call *c) {
     const mf_tensor *x = c->in[0];
     MF_TRY(resolve_axes(c));
     const unsigned mask = (unsigned)c->p.i[MASK];
-    const int64_t n = reduced_count(x, mask);
     if (!mf__is_float(x->dtype))
         return mf__fail(MF_EDTYPE, "mean: %s has no mean in its own type; cast it to a floating type first", mf_dtype_name(x->dtype));
-    if (n == 0) return mf__fail(MF_ESHAPE, "mean: shape %s has no elements to average", mf__shape(x).text);
-    if (mf__is_real(x->dtype)) {
-        MF_TRY(sum_axes(&c->out[0], x, mask, (int)c->p.i[KEEP]));
-        return mf_tensor_scale(c->out[0], 1 / (double)n);
-    }
-    /* 16-bit floats: the sum may be beyond their range where the mean is not */
-    mf_tensor *wide = NULL, *total = NULL;
-    mf_status status;
-    MF_TRY_OUT(mf_cast(&wide, x, MF_FLOAT32));
-    MF_TRY_OUT(sum_axes(&total, wide, mask, (int)c->p.i[KEEP]));
-    MF_TRY_OUT(mf_tensor_scale(total, 1 / (double)n));
-    status = mf_cast(&c->out[0], total, x->dtype);
-out:
-    mf_tensor_release(wide);
-    mf_tensor_release(total);
-    return status;
+    if (reduced_count(x, mask) == 0) return mf__fail(MF_ESHAPE, "mean: shape %s has no elements to average", mf__shape(x).text);
+    return sum_axes(&c->out[0], x, MF_REDUCE_mean, mask, (int)c->p.i[KEEP]);
 }
 
 mf_status mf__mean_bwd(mf_grad_call *g) {
