@@ -5,6 +5,9 @@
  *   p = p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)         (Kingma and Ba 2015)
  *
  *   g = g + weight_decay p;  velocity = momentum velocity + g;  p = p - lr velocity
+ *
+ * Over many tensors: the same passes one after the other, with the clip scale, the step and the learning rate of a control
+ * tensor (moonfold.h).
  */
 #include "cpu.h"
 
@@ -86,5 +89,71 @@ mf_status mf__cpu_sum_squares(mf_device *d, int dtype, int64_t n, const void *x,
     double sum = 0;
     for (int i = 0; i < PARTS; i++) sum += part[i];
     *out += sum;
+    return MF_OK;
+}
+
+/* ---- many tensors ---- */
+
+mf_status mf__cpu_optim_norm(mf_device *d, double *control, const mf_optim_item *items, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) MF_TRY(mf__cpu_sum_squares(d, items[i].dtype, items[i].n, items[i].g, &sum));
+    const double norm = sqrt(sum), clip = control[MF_CONTROL_CLIP];
+    const int finite = isfinite(norm);
+    control[MF_CONTROL_NORM] = norm;
+    control[MF_CONTROL_SCALE] = !finite ? -1 : norm > clip ? clip / norm : 1;
+    control[finite ? MF_CONTROL_STEPS : MF_CONTROL_SKIPPED] += 1;
+    return MF_OK;
+}
+
+static mf_status average(mf_device *d, const mf_optim_item *item, double decay) {
+    if (!item->average || item->n == 0) return MF_OK;
+    const mf_iter it = {.ndim = 1, .n_operands = 2, .shape = {item->n},
+                        .operand = {{.data = item->average, .dtype = item->dtype, .stride = {1}}, {.data = item->p, .dtype = item->dtype, .stride = {1}}}};
+    return mf__cpu_axpy(d, &it, decay, 1 - decay);
+}
+
+mf_status mf__cpu_ema_many(mf_device *d, const mf_optim_item *items, int64_t count, double decay) {
+    for (int64_t i = 0; i < count; i++) MF_TRY(average(d, &items[i], decay));
+    return MF_OK;
+}
+
+mf_status mf__cpu_adam_many(mf_device *d, const double *control, int group, const mf_optim_item *items, int64_t count, const mf_adam_params *params,
+                            double decay) {
+    mf_adam_params now = *params;
+    now.lr = control[MF_CONTROL_RATE + group];
+    now.scale = control[MF_CONTROL_SCALE];
+    now.step = (int64_t)control[MF_CONTROL_STEPS];
+    for (int64_t i = 0; i < count; i++) {
+        const mf_optim_item *x = &items[i];
+        if (now.scale >= 0) MF_TRY(mf__cpu_adam(d, x->dtype, x->n, x->p, x->m, x->v, x->g, &now));
+        MF_TRY(average(d, x, decay));
+    }
+    return MF_OK;
+}
+
+/* A clipped gradient is rounded before it is used, a block at a time. */
+#define SCALED_SGD(T, s)                                                                                            \
+    static void scaled_sgd_##s(mf_device *d, const mf_optim_item *x, T scale, T lr, T momentum, T decay) {          \
+        enum { BLOCK = 1024 };                                                                                      \
+        T scaled[BLOCK];                                                                                            \
+        for (int64_t first = 0; first < x->n; first += BLOCK) {                                                     \
+            const int64_t n = x->n - first < BLOCK ? x->n - first : BLOCK;                                          \
+            for (int64_t i = 0; i < n; i++) scaled[i] = scale * ((const T *)x->g)[first + i];                       \
+            sgd_##s(d, n, (T *)x->p + first, x->m ? (T *)x->m + first : NULL, scaled, lr, momentum, decay);         \
+        }                                                                                                           \
+    }
+SCALED_SGD(float, f32)
+SCALED_SGD(double, f64)
+
+mf_status mf__cpu_sgd_many(mf_device *d, const double *control, int group, const mf_optim_item *items, int64_t count, double momentum,
+                           double weight_decay, double decay) {
+    const double scale = control[MF_CONTROL_SCALE], lr = control[MF_CONTROL_RATE + group];
+    for (int64_t i = 0; i < count; i++) {
+        const mf_optim_item *x = &items[i];
+        if (scale == 1) MF_TRY(mf__cpu_sgd(d, x->dtype, x->n, x->p, x->m, x->g, lr, momentum, weight_decay));
+        else if (scale >= 0 && x->dtype == MF_FLOAT32) scaled_sgd_f32(d, x, (float)scale, (float)lr, (float)momentum, (float)weight_decay);
+        else if (scale >= 0) scaled_sgd_f64(d, x, scale, lr, momentum, weight_decay);
+        MF_TRY(average(d, x, decay));
+    }
     return MF_OK;
 }
