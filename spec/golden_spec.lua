@@ -4,15 +4,17 @@
 -- The folder is MOONFOLD_GOLDEN, else ../shared/golden, else the small files kept in spec/fixtures. Every file of it whose
 -- name is known is a case; sizes come from its metadata. Padded positions of the files are real numbers: they are no
 -- residues to masked layers, but count as neighbours and as positions elsewhere, so each case runs in the padded layout
--- (B sequences of L, with a mask) and, where padding cannot matter, packed.
+-- (B sequences of L, with a mask) and, where padding cannot matter, packed. On a GPU the same, and outputs within 1e-3 where
+-- attention rounds to float16, within 1e-2 where it rounds to bfloat16.
 local mf = require "moonfold"
 local files = require "moonfold.files"
+local support = require "spec.support"
 local nn, models = mf.nn, mf.models
 
 -- A compiled trace keeps the closures it has met, and they the tensors they captured: let go before live bytes are counted.
 teardown(function() jit.flush() end)
 
-local OUTPUT, GRADIENT = 1e-5, 1e-4
+local OUTPUT, GRADIENT = { float32 = 1e-5, fp16 = 1e-3, bf16 = 1e-2 }, 1e-4
 -- A gradient that vanishes because its terms cancel (a bias before a normalisation) is known in float32 to the rounding of
 -- those terms: 2^-24 of the layer's largest gradient, times the root of some hundred terms. In float64 there is no such excuse.
 local CANCELLED = { float32 = 1e-6, float64 = 0 }
@@ -54,8 +56,9 @@ local function flatten(x, axes)
 end
 
 -- How tensors of the file become ours: `rows` for (B, L, ...), `pairs` for (B, L, L, ...); `valid` keeps real rows of ours.
-local function layout(kind, lens, L)
+local function layout(kind, lens, L, device)
   local rows, pair_rows = valid_rows(lens, L)
+  rows, pair_rows = rows:to(device), pair_rows:to(device)
   local lengths = lens
   if kind == "padded" then
     lengths = {}
@@ -94,7 +97,7 @@ local function load(layer, g)
     if key then state[key] = x end
   end
   layer:load(state)
-  return layer:to(g.dtype)
+  return layer:to { dtype = g.dtype, device = g.device }
 end
 
 local function ipa_options(m)
@@ -241,21 +244,22 @@ local function largest_gradient(g)
 end
 
 local function check(g, kind)
-  local lay = layout(kind, g.lens, g.L)
+  local lay = layout(kind, g.lens, g.L, g.device)
   local outputs, leaves, layer, over_pairs = g.run(g, lay)
   over_pairs = over_pairs or {}
   local function placed(name, x) return (over_pairs[name] and lay.pairs or lay.rows)(x) end
+  local bound = OUTPUT[mf.precision()]
   local function valid(name, x) return (over_pairs[name] and lay.valid_pairs or lay.valid)(x) end
   local loss
   for name, x in pairs(outputs) do
-    expect("out." .. name, valid(name, x), valid(name, placed(name, g.tensors["out." .. name])), OUTPUT)
+    expect("out." .. name, valid(name, x), valid(name, placed(name, g.tensors["out." .. name])), bound)
     local cotangent = g.tensors["cot." .. name]
     if cotangent then
       local part = (x * placed(name, cotangent)):sum()
       loss = loss and loss + part or part
     end
   end
-  if not loss then return end
+  if not loss or mf.precision() ~= "float32" then return end
   loss:backward()
   local floor = CANCELLED[g.dtype] * largest_gradient(g)
   for name, x in pairs(leaves) do
@@ -286,13 +290,13 @@ local function sizes(meta)
   return { meta = meta, lens = lens, L = tonumber(meta.L) }
 end
 
-local function read(path, dtype)
+local function read(path, dtype, device)
   local tensors, meta = mf.load(path)
   local g = sizes(meta)
   for name, x in pairs(tensors) do
-    if dtype and x:dtype() == "float32" then tensors[name] = x:to(dtype) end
+    tensors[name] = (dtype and x:dtype() == "float32" and x:to(dtype) or x):to(device)
   end
-  g.tensors, g.dtype = tensors, dtype
+  g.tensors, g.dtype, g.device = tensors, dtype, device
   return g
 end
 
@@ -309,22 +313,22 @@ end
 
 local folder = golden_folder()
 
-local function feature_case(path, prefix)
-  local g = read(path)
+local function feature_case(path, prefix, device)
+  local g = read(path, nil, device)
   if prefix == "index_embedding" then
     local out = mf.geometry.index_embedding(g.tensors["in.index"], number(g.meta, "embed_size"), number(g.meta, "max_len"))
-    expect("out", out, g.tensors["out.out"], OUTPUT)
+    expect("out", out, g.tensors["out.out"], OUTPUT.float32)
     return
   end
-  local lay = layout("padded", g.lens, g.L)
+  local lay = layout("padded", g.lens, g.L, device)
   local m, x = g.meta, lay.rows(g.tensors["in.pos"]):to("float64")
   local index, distance = mf.geometry.neighbours(x, nil, number(m, "k"), lay.packing)
   local one_hot = mf.geometry.distogram(distance, number(m, "min_bin"), number(m, "max_bin"), number(m, "num_bins"))
   assert.same(lay.rows(g.tensors["out.index"]):totable(), index:totable())
-  expect("distogram", one_hot, lay.rows(g.tensors["out.distogram"]), OUTPUT)
+  expect("distogram", one_hot, lay.rows(g.tensors["out.distogram"]), OUTPUT.float32)
 end
 
-describe("the golden vectors", function()
+local function golden(device)
   local cases = 0
   for _, path in ipairs(folder and files.list(folder, { ".safetensors" }) or {}) do
     local name = path:match "([^/]+)%.safetensors$"
@@ -334,18 +338,30 @@ describe("the golden vectors", function()
       local layouts = { "padded" }
       if runs_packed(prefix, sizes(mf.archive(path):metadata())) then layouts[2] = "packed" end
       for _, kind in ipairs(layouts) do
-        for _, dtype in ipairs { "float32", "float64" } do
-          it(("agree with %s, %s, %s"):format(name, kind, dtype), function()
-            local g = read(path, dtype)
+        local function case(dtype, precision)
+          it(("agree with %s, %s, %s"):format(name, kind, precision or dtype), function()
+            local g = read(path, dtype, device)
             g.run = runners[prefix]
-            check(g, kind)
+            mf.precision(precision or "float32", check, g, kind)
           end)
+        end
+        case "float32"
+        case "float64"
+        if device ~= "cpu" then
+          case("float32", "fp16")
+          case("float32", "bf16")
         end
       end
     elseif name:find "^index_embedding" or name:find "^distogram_knn" then
       cases = cases + 1
-      it(("agree with %s"):format(name), function() feature_case(path, name:match "^(.*)_%a+$") end)
+      it(("agree with %s"):format(name), function() feature_case(path, name:match "^(.*)_%a+$", device) end)
     end
   end
   if cases == 0 then pending("skipped: no shared data") end
+end
+
+describe("the golden vectors", function() golden "cpu" end)
+describe("the golden vectors on a GPU #gpu", function()
+  local device = support.cuda()
+  if device then golden(device) end
 end)
