@@ -6,8 +6,8 @@ local methods, meta, functions = {}, {}, {}
 
 for _, name in ipairs {
   "moonfold.tensor.describe", "moonfold.tensor.arith", "moonfold.tensor.unary", "moonfold.tensor.reduce",
-  "moonfold.tensor.shape", "moonfold.tensor.index", "moonfold.tensor.ipa", "moonfold.tensor.inplace", "moonfold.grad",
-  "moonfold.scope",
+  "moonfold.tensor.shape", "moonfold.tensor.index", "moonfold.tensor.loss", "moonfold.tensor.ipa", "moonfold.tensor.inplace",
+  "moonfold.grad", "moonfold.scope",
 } do
   local part = require(name)
   for key, method in pairs(part.methods) do methods[key] = method end

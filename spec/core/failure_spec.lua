@@ -103,6 +103,9 @@ end
 case("mf_linear_act", function() return single(30, 20):require_grad(), single(18, 20):require_grad(), nil, 1 end)
 case("mf_softmax mf_log_softmax", function() return leaf(3, 4, 2), 1 end)
 case("mf_layer_norm", function() return leaf(3, 4), leaf(4), leaf(4), 1e-5 end)
+case("mf_add_layer_norm", function() return leaf(3, 4), leaf(3, 4), x(3), leaf(4), leaf(4), 1e-5 end)
+case("mf_squared_error", function() return leaf(3, 4), leaf(3, 4), x(3) end)
+case("mf_cross_entropy", function() return leaf(3, 4), whole { 2, 0, 3 } end)
 
 case("mf_reshape", function() return leaf(3, 4), shape(2, -1) end)
 case("mf_permute", function() return leaf(3, 4), axes(1, 0) end)

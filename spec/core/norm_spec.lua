@@ -1,5 +1,6 @@
 local mf = require "moonfold"
 local naive = require "spec.support.naive"
+local support = require "spec.support"
 
 local inf = math.huge
 
@@ -116,5 +117,76 @@ describe("layer_norm", function()
       "layer_norm: weight (4) must be (5), the last axis of x (2, 5)")
     naive.fails(function() x:layer_norm(mf.ones(5), mf.zeros(5, { dtype = "float64" })) end,
       "layer_norm: bias is float64, x is float32")
+  end)
+end)
+
+describe("add_layer_norm", function()
+  local function outcome(f, a, b, w, c)
+    local leaves = {}
+    for i, t in ipairs { a, b, w, c } do leaves[i] = t:clone():require_grad() end
+    local y = f(unpack(leaves))
+    local dy = naive.normal(a:shape(), "float64", 5):to(a:dtype())
+    y:backward(dy)
+    local list = { y:detach() }
+    for i, leaf in ipairs(leaves) do list[i + 1] = leaf:grad() end
+    return list
+  end
+
+  for _, shape in ipairs { { 5, 1 }, { 3, 33 }, { 2, 3, 7 }, { 129, 8 }, { 2, 1030 }, { 0, 4 }, { 6 } } do
+    it("is the layer norm of the sum of " .. table.concat(shape, "x"), function()
+      local columns, rows = shape[#shape], 1
+      for i = 1, #shape - 1 do rows = rows * shape[i] end
+      local a, b = naive.normal(shape, "float64", 1), naive.normal(shape, "float64", 2)
+      local w, c = naive.normal({ columns }, "float64", 3), naive.normal({ columns }, "float64", 4)
+      local mask = naive.normal({ rows }, "float64", 6)
+      local column_shape = { unpack(shape, 1, #shape - 1) }
+      column_shape[#column_shape + 1] = 1
+      for _, m in ipairs { false, mask } do
+        local want = outcome(function(u, v, x, y)
+          return (u + (m and v * m:reshape(column_shape) or v)):layer_norm(x, y)
+        end, a, b, w, c)
+        local got = outcome(function(u, v, x, y) return u:add_layer_norm(v, x, y, 1e-5, m or nil) end, a, b, w, c)
+        for i = 1, 5 do support.close(got[i], want[i], 1e-13, "tensor " .. i) end
+        local float = { a:float(), b:float(), w:float(), c:float() }
+        local small = outcome(function(u, v, x, y)
+          return (u + (m and v * m:float():reshape(column_shape) or v)):layer_norm(x, y)
+        end, unpack(float))
+        local ours = outcome(function(u, v, x, y) return u:add_layer_norm(v, x, y, 1e-5, m and m:float() or nil) end, unpack(float))
+        for i = 1, 5 do
+          support.close(ours[i], want[i], 2 * support.difference(small[i], want[i]) + 2 ^ -23, "float32 tensor " .. i)
+        end
+      end
+    end)
+  end
+
+  it("takes a bool mask, a column, and views", function()
+    local a, b, one, zero = naive.normal { 4, 6 }, naive.normal({ 4, 6 }, "float64", 2), mf.ones(6, { dtype = "float64" }), mf.zeros(6, { dtype = "float64" })
+    local mask = mf.tensor { 1, 0, 1, 1 }
+    local want = (a + b * mask:double():reshape(4, 1)):layer_norm(one, zero)
+    for _, m in ipairs { mask, mask:bool(), mask:reshape(4, 1) } do
+      support.close(support.strided(a):add_layer_norm(support.strided(b), one, zero, 1e-5, m), want, 1e-14)
+    end
+  end)
+
+  it("gives a and b one gradient, which sums where they are one tensor", function()
+    local a = naive.normal({ 3, 5 }):require_grad()
+    local one, zero = mf.ones(5, { dtype = "float64" }), mf.zeros(5, { dtype = "float64" })
+    local dy = naive.normal({ 3, 5 }, "float64", 9)
+    a:add_layer_norm(a, one, zero):backward(dy)
+    local twice = (a:detach() * 1):require_grad()
+    local doubled = twice * 2
+    doubled:layer_norm(one, zero):backward(dy)
+    support.close(a:grad(), twice:grad(), 1e-14)
+  end)
+
+  it("names the tensor that does not fit", function()
+    local x, one = mf.zeros(2, 5), mf.ones(5)
+    naive.fails(function() x:add_layer_norm(mf.zeros(5), one, one) end, "add_layer_norm: (5) cannot be added to (2, 5), the shapes must be equal")
+    naive.fails(function() x:add_layer_norm(mf.zeros(2, 5, { dtype = "float64" }), one, one) end, "add_layer_norm: float64 to be added to float32")
+    naive.fails(function() x:add_layer_norm(x, mf.ones(4), one) end, "add_layer_norm: weight (4) must be (5), the last axis of x (2, 5)")
+    naive.fails(function() x:add_layer_norm(x, one, one, 1e-5, mf.ones(3)) end,
+      "add_layer_norm: mask (3) must have 2 elements, one for each row of x (2, 5)")
+    naive.fails(function() mf.zeros(2, 5):require_grad():add_layer_norm(x, one, one, 1e-5, mf.ones(2):require_grad()) end,
+      "add_layer_norm: the mask takes no gradient; detach it")
   end)
 end)

@@ -114,6 +114,16 @@ return function(place)
   case("log_softmax", method("log_softmax", 1), { x(5, 2) })
   case("log_softmax", method("log_softmax", 2), { x(2, 5) })
   case("layer_norm", function(a, w, b) return a:layer_norm(w, b) end, { x(4, 7), y(7), z(7) })
+  local rows = place(mf.tensor({ 1, 0, 0.5, 1 }, { dtype = "float64" }))
+  case("add_layer_norm", function(a, b, w, c) return a:add_layer_norm(b, w, c) end, { x(4, 7), z(4, 7), y(7), z(7) })
+  case("add_layer_norm", function(a, b, w, c) return a:add_layer_norm(b, w, c, 1e-2, rows) end, { x(4, 7), z(4, 7), y(7), z(7) })
+  case("add_layer_norm", function(a) return a:add_layer_norm(a, a:select(1, 1), a:select(1, 2)) end, { x(4, 7) })
+  case("squared_error", function(a, b) return a:squared_error(b) end, { x(5, 3), y(5, 3) })
+  case("squared_error", function(a, b) return a:squared_error(b, rows:to(a:dtype())) end, { x(4, 3), y(4, 3) })
+  local weights = place(z(2, 3))
+  case("squared_error", function(a, b) return a:squared_error(b, weights:to(a:dtype())) end, { x(2, 3, 4), y(2, 3, 4) })
+  local classes = int32 { 2, 0, 4 }
+  case("cross_entropy", function(a) return a:cross_entropy(classes) end, { x(3, 5) })
 
   local index, each = int32 { 2, 0, 2, 1 }, int32 { { 2, 0 }, { 2, 1 }, { 0, 0 }, { 1, 2 } }
   case("index_select", function(t) return t:index_select(1, index) end, { x(3, 2) })

@@ -123,6 +123,27 @@ function M.layer_norm(x, weight, bias, epsilon)
   return adopt(out[0])
 end
 
+--- The layer norm of x + b, or of x + mask b, in one pass.
+-- @tparam tensor b shaped like x
+-- @tparam tensor weight
+-- @tparam tensor bias
+-- @tparam[opt=1e-5] number epsilon
+-- @tparam ?tensor mask one number or truth value for each row of x, without gradient
+-- @treturn tensor
+-- @usage local y = x:add_layer_norm(x:relu(), mf.ones(x:size(-1)), mf.zeros(x:size(-1)))
+function M.add_layer_norm(x, b, weight, bias, epsilon, mask)
+  T.tensor_argument("add_layer_norm", 0, x)
+  T.tensor_argument("add_layer_norm", 1, b)
+  T.tensor_argument("add_layer_norm", 2, weight)
+  T.tensor_argument("add_layer_norm", 3, bias)
+  epsilon = T.number_argument("add_layer_norm", 4, epsilon, 1e-5)
+  T.optional_tensor("add_layer_norm", 5, mask)
+  if mask and mask:dtype() ~= x:dtype() then mask = mask:to(x:dtype()) end
+  local status = C.mf_add_layer_norm(out, x, b, mask, weight, bias, epsilon)
+  if status ~= 0 and again(status) then check(C.mf_add_layer_norm(out, x, b, mask, weight, bias, epsilon)) end
+  return adopt(out[0])
+end
+
 local precisions = { exact = C.MF_EXACT, fp16 = C.MF_FP16, bf16 = C.MF_BF16, tf32 = C.MF_TF32 }
 
 --- softmax(q k' + key_bias) v within each packed sequence; nothing of size L x L is stored.
