@@ -7,7 +7,7 @@ local json = require "moonfold.json"
 local DENSE_LIMIT = 6e9     -- bytes of pairs and their gradients; beyond it the dense layer is left out
 
 local function with_torch(o, lengths)
-  if not o.torch or o.gpu then return {} end
+  if not o.torch or o.device ~= "cpu" then return {} end
   local pipe = io.popen(("/usr/bin/python3 '%sbench/layer_torch.py' %d %d %s 2>/dev/null"):format(o.folder, mf.threads(), o.repeats,
     table.concat(lengths, " ")))
   local rows = {}
