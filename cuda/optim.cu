@@ -20,7 +20,7 @@
 #include "common.cuh"
 #include "table.cuh"
 
-enum { THREADS = 256, CHUNK = 4096, FEW = 64, MOST = 512 };
+static constexpr int THREADS = 256, CHUNK = 4096, FEW = 64, MOST = 512;
 
 template <int N> struct tensor_list {
     int count;
@@ -48,14 +48,14 @@ template <int N> static __device__ inline part part_of(const tensor_list<N> &lis
 }
 
 template <class T> struct alignas(16) pack {
-    enum { V = 16 / sizeof(T) };
+    static constexpr int V = 16 / (int)sizeof(T);
     T at[V];
 };
 static __device__ inline bool aligned(const void *p) { return ((uintptr_t)p & 15) == 0; }
 
 /* Calls each(i, whole) for the places of this block: i begins a vector (whole) or is one element. */
 template <class T, class F> static __device__ inline void each_place(part mine, bool vectors, F each) {
-    enum { V = pack<T>::V };
+    constexpr int V = pack<T>::V;
     int64_t i = mine.begin + (int64_t)threadIdx.x * (vectors ? V : 1);
     if (vectors) {
         for (; i + V <= mine.end; i += THREADS * V) each(i, std::true_type{});
@@ -92,7 +92,7 @@ static __global__ void __launch_bounds__(THREADS) squares_kernel(const __grid_co
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-enum { JOIN = 1024 };
+static constexpr int JOIN = 1024;
 static __device__ inline double joined(int64_t n, const double *sums) {
     __shared__ double slots[32];
     double sum = 0;
@@ -155,7 +155,7 @@ static __global__ void __launch_bounds__(THREADS) adam_kernel(const __grid_const
     if (!update && !average.on) return;
     const bool vectors = aligned(p) && aligned(m) && aligned(v) && aligned(g) && (!average.on || aligned(mean));
     each_place<T>(mine, vectors, [&](int64_t i, auto whole) {
-        enum { V = pack<T>::V };
+        constexpr int V = pack<T>::V;
         alignas(16) T pi[V], mi[V], vi[V], gi[V], ai[V];
         load(pi, p, i, whole);
         if (average.on) load(ai, mean, i, whole);
@@ -164,7 +164,7 @@ static __global__ void __launch_bounds__(THREADS) adam_kernel(const __grid_const
             load(mi, m, i, whole);
             load(vi, v, i, whole);
 #pragma unroll
-            for (int k = 0; k < (whole.value ? (int)V : 1); k++) {
+            for (int k = 0; k < (whole.value ? V : 1); k++) {
                 const T gk = now.scale * gi[k] + decay * pi[k];
                 mi[k] = b1 * mi[k] + c1 * gk;
                 vi[k] = b2 * vi[k] + c2 * gk * gk;
@@ -176,7 +176,7 @@ static __global__ void __launch_bounds__(THREADS) adam_kernel(const __grid_const
         }
         if (average.on) {
 #pragma unroll
-            for (int k = 0; k < (whole.value ? (int)V : 1); k++) ai[k] = average.kept * ai[k] + average.taken * pi[k];
+            for (int k = 0; k < (whole.value ? V : 1); k++) ai[k] = average.kept * ai[k] + average.taken * pi[k];
             store(ai, mean, i, whole);
         }
     });
@@ -199,7 +199,7 @@ static __global__ void __launch_bounds__(THREADS) sgd_kernel(const __grid_consta
     if (!update && !average.on) return;
     const bool vectors = aligned(p) && aligned(g) && (!velocity || aligned(velocity)) && (!average.on || aligned(mean));
     each_place<T>(mine, vectors, [&](int64_t i, auto whole) {
-        enum { V = pack<T>::V };
+        constexpr int V = pack<T>::V;
         alignas(16) T pi[V], gi[V], vi[V], ai[V];
         load(pi, p, i, whole);
         if (average.on) load(ai, mean, i, whole);
@@ -207,7 +207,7 @@ static __global__ void __launch_bounds__(THREADS) sgd_kernel(const __grid_consta
             load(gi, g, i, whole);
             if (velocity) load(vi, velocity, i, whole);
 #pragma unroll
-            for (int k = 0; k < (whole.value ? (int)V : 1); k++) {
+            for (int k = 0; k < (whole.value ? V : 1); k++) {
                 T step = scale * gi[k] + decay * pi[k];
                 if (velocity) vi[k] = step = momentum * vi[k] + step;
                 pi[k] -= lr * step;
@@ -217,7 +217,7 @@ static __global__ void __launch_bounds__(THREADS) sgd_kernel(const __grid_consta
         }
         if (average.on) {
 #pragma unroll
-            for (int k = 0; k < (whole.value ? (int)V : 1); k++) ai[k] = average.kept * ai[k] + average.taken * pi[k];
+            for (int k = 0; k < (whole.value ? V : 1); k++) ai[k] = average.kept * ai[k] + average.taken * pi[k];
             store(ai, mean, i, whole);
         }
     });
@@ -229,12 +229,12 @@ static __global__ void __launch_bounds__(THREADS) average_kernel(const __grid_co
     const T *const p = (const T *)list.p[mine.tensor];
     T *const mean = (T *)list.average[mine.tensor];
     each_place<T>(mine, aligned(p) && aligned(mean), [&](int64_t i, auto whole) {
-        enum { V = pack<T>::V };
+        constexpr int V = pack<T>::V;
         alignas(16) T pi[V], ai[V];
         load(pi, p, i, whole);
         load(ai, mean, i, whole);
 #pragma unroll
-        for (int k = 0; k < (whole.value ? (int)V : 1); k++) ai[k] = average.kept * ai[k] + average.taken * pi[k];
+        for (int k = 0; k < (whole.value ? V : 1); k++) ai[k] = average.kept * ai[k] + average.taken * pi[k];
         store(ai, mean, i, whole);
     });
 }

@@ -1,8 +1,13 @@
---- Optimizers: one fused pass a parameter, clipping by the global norm, state that resumes bit for bit.
+--- Optimizers: one fused pass over all parameters, clipping by the global norm, state that resumes bit for bit.
 --
 --     local opt = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1.0 })
 --     opt:step(loss)        -- backward, clip, update, gradients freed
 --     opt.lr = 5e-5         -- a schedule sets the field
+--
+-- Norm, clip scale and counts stay on the device (moonfold.optim.control), so a step can be captured by mf.graph: then `step`
+-- gives the norm as a tensor, `lr` and `clip` are written before each replay, and `opt.norm`, `opt.steps` and `opt.skipped` are
+-- read from the device when they are asked for. Betas, decays and epsilons of a captured step stay what they were. Parameters on
+-- several devices are updated too, but their norms meet on the host: such a step cannot be captured.
 --
 -- @module moonfold.optim
 local ffi = require "ffi"
@@ -10,31 +15,26 @@ local F = require "moonfold.ffi"
 local T = require "moonfold.types"
 local fail = require "moonfold.fail"
 local options = require "moonfold.options"
-local make = require "moonfold.make"
+local capture = require "moonfold.capture"
+local lists = require "moonfold.optim.lists"
+local new_control = require "moonfold.optim.control"
+local running = require "moonfold.optim.ema"
 
 local C, out, check, is_tensor = F.C, F.out, F.check, F.is_tensor
+local named, pointers, zeros_like = lists.named, lists.pointers, lists.zeros_like
 
-local M = {}
+local M = { ema = running.ema }
 
-local norm_box = ffi.new("double[1]")
 local adam_box = ffi.new("mf_adam_params")
-local gradients_box = ffi.typeof("mf_tensor *[?]")
+local list_box = ffi.new("mf_optim_list")
 
--- A tensor of zeros like x, which no scope frees.
-local function zeros_like(x)
-  return make.zeros(x:shape(), { dtype = x:dtype(), device = x:device() }):keep()
-end
-
--- Tensors with the names that their state is stored under: an array counts, a table of names is taken in sorted order.
-local function named(name, params)
-  if type(params) ~= "table" then T.bad_argument(name, 1, "a table of tensors", params) end
-  local list = {}
-  for _, key in ipairs(options.sorted_keys(params)) do
-    local x = params[key]
-    if not is_tensor(x) then fail("%s: parameter '%s' must be a tensor, got %s", name, tostring(key), T.kind(x)) end
-    list[#list + 1] = { name = tostring(key), tensor = x }
+-- Two names for one tensor would be two updates of it.
+local function distinct(name, entries, seen)
+  for _, entry in ipairs(entries) do
+    local id = entry.tensor:id()
+    if seen[id] then fail("%s: parameters '%s' and '%s' are the same tensor", name, seen[id], entry.name) end
+    seen[id] = entry.name
   end
-  return list
 end
 
 -- Groups: { { params = ..., lr = ... }, ... }, or one group of all.
@@ -43,7 +43,9 @@ local function grouped(name, params, defaults)
   if type(params) == "table" and type(params[1]) == "table" and params[1].params then
     groups = {}
     local known = { params = options.REQUIRED }
-    for key in pairs(defaults) do known[key] = options.OPTIONAL end
+    for key in pairs(defaults) do
+      if key ~= "clip" and key ~= "ema" then known[key] = options.OPTIONAL end
+    end
     for i, group in ipairs(params) do
       local given = options(name, known, group)
       given.entries = named(name, given.params)
@@ -54,14 +56,40 @@ local function grouped(name, params, defaults)
   else
     groups = { { entries = named(name, params) } }
   end
-  local count = 0
-  for _, group in ipairs(groups) do count = count + #group.entries end
+  local count, seen = 0, {}
+  for _, group in ipairs(groups) do
+    count = count + #group.entries
+    distinct(name, group.entries, seen)
+  end
   if count == 0 then fail("%s: there are no parameters", name) end
   return groups
 end
 
+local function gradient_of(item) return item.gradient end
+local function parameter_of(item) return item.entry.tensor end
+local function average_of(item) return item.entry.averaged.average end
+
 local Optimizer = {}
-Optimizer.__index = Optimizer
+
+-- What a step leaves on the device: looked up when asked for.
+local on_device = { norm = true, steps = true, skipped = true }
+
+-- The metatable of a kind of optimizer.
+local function kind()
+  local methods = setmetatable({}, { __index = Optimizer })
+  return methods, {
+    __tostring = function(self) return Optimizer.__tostring(self) end,
+    __index = function(self, key)
+      if not on_device[key] then return methods[key] end
+      self:sync()
+      return self.values[key]
+    end,
+    __newindex = function(self, key, value)
+      if on_device[key] then fail("%s: '%s' is counted, not set", self.name, key) end
+      rawset(self, key, value)
+    end,
+  }
+end
 
 -- Every parameter that has a gradient, with that gradient.
 local function with_gradients(self)
@@ -77,45 +105,96 @@ local function with_gradients(self)
   return list
 end
 
--- The global norm; gradients may live on several devices, and each device reduces its own.
-local function global_norm(list)
-  local by_device, sum = {}, 0
+local function on(control, list, group)
+  local found = {}
   for _, item in ipairs(list) do
-    local device = C.mf_tensor_device(item.gradient)
-    by_device[device] = by_device[device] or {}
-    table.insert(by_device[device], item.gradient)
+    if item.entry.device == control.device and (not group or item.group == group) then found[#found + 1] = item end
   end
-  for _, device in ipairs(options.sorted_keys(by_device)) do
-    local gradients = by_device[device]
-    local box = gradients_box(#gradients)
-    for i, gradient in ipairs(gradients) do box[i - 1] = gradient end
-    check(C.mf_grad_norm(norm_box, box, #gradients))
-    sum = sum + norm_box[0] * norm_box[0]
+  return found
+end
+
+local function write_settings(self)
+  local rates = {}
+  for i, group in ipairs(self.groups) do rates[i] = group.lr or self.lr end
+  for _, control in ipairs(self.controls) do control:set(self.clip or math.huge, rates) end
+end
+
+-- Norms of several devices meet here; every control tensor gets what one would have found.
+local function join_norms(self)
+  local steps, skipped, sum = self.steps, self.skipped, 0
+  for _, control in ipairs(self.controls) do sum = sum + control:read() ^ 2 end
+  local norm, clip = math.sqrt(sum), self.clip or math.huge
+  local finite = norm < math.huge
+  local scale = finite and (norm > clip and clip / norm or 1) or -1
+  for _, control in ipairs(self.controls) do
+    control:begin(norm, scale, steps + (finite and 1 or 0), skipped + (finite and 0 or 1))
   end
-  return math.sqrt(sum)
+end
+
+local function find_norm(self, list)
+  if #self.controls > 1 then self:sync() end
+  for _, control in ipairs(self.controls) do
+    local items = on(control, list)
+    control:norm(pointers(control, "gradients", items, gradient_of), #items)
+  end
+  if #self.controls > 1 then join_norms(self) end
+end
+
+local function update(self, list)
+  for index, group in ipairs(self.groups) do
+    for _, control in ipairs(self.controls) do
+      local items = on(control, list, group)
+      if #items > 0 then
+        local boxes = group.boxes
+        list_box.count, list_box.group = #items, index - 1
+        list_box.parameters = pointers(boxes, "parameters", items, parameter_of)
+        list_box.gradients = pointers(boxes, "gradients", items, gradient_of)
+        list_box.m, list_box.v, list_box.averages, list_box.decay = nil, nil, nil, 0
+        if self.ema then
+          list_box.averages, list_box.decay = pointers(boxes, "averages", items, average_of), self.ema.decay
+        end
+        self:update(control, items, group)
+      end
+    end
+  end
 end
 
 --- Backward (when a loss is given), clip by the global norm, update, forget the gradients.
 -- A gradient norm that is not finite skips the update; `opt.skipped` counts those.
 -- @tparam ?tensor loss
--- @treturn number the norm of the gradient before clipping
+-- @treturn number the norm of the gradient before clipping; inside a step that mf.graph captures, a tensor of one element
 function Optimizer:step(loss)
   if loss ~= nil then T.tensor_argument(self.name, 1, loss):backward() end
   local list = with_gradients(self)
   if #list == 0 then fail("%s: no parameter has a gradient; call backward first, or give the loss to step", self.name) end
-  local norm = global_norm(list)
-  self.norm = norm
-  if norm ~= norm or norm == math.huge then
-    self.skipped = self.skipped + 1
-  else
-    self.steps = self.steps + 1
-    local clip = self.clip
-    local scale = clip and norm > clip and clip / norm or 1
-    for _, item in ipairs(list) do self:update(item.entry, item.gradient, item.group, scale) end
+  local captured = capture.active()
+  if captured and #self.controls > 1 then
+    fail("%s: parameters on several devices meet on the host, which a graph cannot capture; step outside of mf.graph", self.name)
   end
+  if captured then
+    capture.on_replay(function()
+      write_settings(self)
+      self.stale = true
+    end)
+  else
+    write_settings(self)
+  end
+  find_norm(self, list)
+  update(self, list)
+  if self.ema then self.ema:update_others(list) end
   self:zero_grad()
   for _, item in ipairs(list) do C.mf_tensor_drop(item.gradient) end  -- not when the collector comes by
-  return norm
+  if captured then return self.controls[1]:norm_tensor() end
+  self.stale = true
+  return self.norm
+end
+
+--- Waits for the device and takes over its counts; reading `opt.norm`, `opt.steps` or `opt.skipped` does it where it is needed.
+function Optimizer:sync()
+  if not self.stale then return end
+  local values = self.values
+  values.norm, values.steps, values.skipped = self.controls[1]:read()
+  self.stale = false
 end
 
 --- Forgets the gradients of all parameters.
@@ -168,7 +247,13 @@ function Optimizer:load(state)
       end
     end
   end
-  self.steps, self.skipped = tonumber(state.steps) or 0, tonumber(state.skipped) or 0
+  local steps, skipped = tonumber(state.steps) or 0, tonumber(state.skipped) or 0
+  self.values = { norm = 0, steps = steps, skipped = skipped }
+  self.stale = false
+  for _, control in ipairs(self.controls) do
+    control:begin(0, 1, steps, skipped)
+    control.steps_on_null = steps
+  end
   if state.lr then self.lr = tonumber(state.lr) end
 end
 
@@ -180,26 +265,45 @@ end
 
 local function new(class, name, slots, defaults, params, given)
   local self = options(name, defaults, given)
+  if self.ema and not running.is_average(self.ema) then
+    fail("%s: ema must come from mf.optim.ema, got %s", name, T.kind(self.ema))
+  end
   self.groups = grouped(name, params, defaults)
-  self.name, self.slots, self.steps, self.skipped = name, slots, 0, 0
+  self.name, self.slots, self.stale = name, slots, false
+  self.values = { norm = 0, steps = 0, skipped = 0 }
+  local devices = {}
+  for _, group in ipairs(self.groups) do
+    group.boxes = {}
+    for _, entry in ipairs(group.entries) do
+      devices[entry.device] = true
+      if self.ema then
+        entry.averaged = self.ema.by_id[entry.tensor:id()]
+        if not entry.averaged then fail("%s: the running average does not have parameter '%s'", name, entry.name) end
+      end
+    end
+  end
+  self.controls = {}
+  for i, device in ipairs(options.sorted_keys(devices)) do self.controls[i] = new_control(device, #self.groups) end
   return setmetatable(self, class)
 end
 
-local Adam = setmetatable({ __tostring = Optimizer.__tostring }, { __index = Optimizer })
-Adam.__index = Adam
+local Adam, adam_class = kind()
 
-function Adam:update(entry, gradient, group, scale)
+local function m_of(item) return item.entry.m end
+local function v_of(item) return item.entry.v end
+
+function Adam:update(control, items, group)
   local betas = group.betas or self.betas
-  adam_box.lr = group.lr or self.lr
   adam_box.beta1, adam_box.beta2 = betas[1], betas[2]
   adam_box.epsilon = group.eps or self.eps
   adam_box.weight_decay = group.weight_decay or self.weight_decay
-  adam_box.scale, adam_box.step, adam_box.decoupled = scale, self.steps, self.decoupled
-  check(C.mf_adam_step(entry.tensor, entry.m, entry.v, gradient, adam_box))
+  adam_box.decoupled = self.decoupled
+  list_box.m, list_box.v = pointers(group.boxes, "m", items, m_of), pointers(group.boxes, "v", items, v_of)
+  check(C.mf_adam_many(control.tensor, list_box, adam_box))
 end
 
 local function adam(name, decoupled, defaults, params, given)
-  local self = new(Adam, name, { "m", "v" }, defaults, params, given)
+  local self = new(adam_class, name, { "m", "v" }, defaults, params, given)
   self.decoupled = decoupled
   for _, group in ipairs(self.groups) do
     for _, entry in ipairs(group.entries) do
@@ -211,97 +315,47 @@ end
 
 --- AdamW: weight decay apart from the gradient.
 -- @tparam table params tensors, or groups `{ params =, lr =, ... }`
--- @tparam ?table options `lr` (1e-3), `betas` ({ 0.9, 0.999 }), `eps` (1e-8), `weight_decay` (0.01), `clip` (none)
+-- @tparam ?table options `lr` (1e-3), `betas` ({ 0.9, 0.999 }), `eps` (1e-8), `weight_decay` (0.01), `clip` (none),
+--  `ema` (none: a running average of the same parameters that is updated in the same pass, instead of by `average:update()`)
 -- @treturn optimizer
 -- @usage local opt = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1.0 })
 function M.adamw(params, given)
-  return adam("adamw", 1, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01, clip = options.OPTIONAL },
-    params, given)
+  return adam("adamw", 1, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01, clip = options.OPTIONAL,
+    ema = options.OPTIONAL }, params, given)
 end
 
 --- Adam: weight decay, if any, joins the gradient.
 -- @tparam table params tensors, or groups `{ params =, lr =, ... }`
--- @tparam ?table options `lr` (1e-3), `betas` ({ 0.9, 0.999 }), `eps` (1e-8), `weight_decay` (0), `clip` (none)
+-- @tparam ?table options `lr` (1e-3), `betas` ({ 0.9, 0.999 }), `eps` (1e-8), `weight_decay` (0), `clip` (none), `ema` (none)
 -- @treturn optimizer
 function M.adam(params, given)
-  return adam("adam", 0, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0, clip = options.OPTIONAL },
-    params, given)
+  return adam("adam", 0, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0, clip = options.OPTIONAL,
+    ema = options.OPTIONAL }, params, given)
 end
 
-local Sgd = setmetatable({ __tostring = Optimizer.__tostring }, { __index = Optimizer })
-Sgd.__index = Sgd
+local Sgd, sgd_class = kind()
 
-function Sgd:update(entry, gradient, group, scale)
-  if scale ~= 1 then gradient:mul_(scale) end
-  check(C.mf_sgd_step(entry.tensor, entry.velocity, gradient, group.lr or self.lr, group.momentum or self.momentum,
-    group.weight_decay or self.weight_decay))
+local function velocity_of(item) return item.entry.velocity end
+
+function Sgd:update(control, items, group)
+  if items[1].entry.velocity then list_box.m = pointers(group.boxes, "m", items, velocity_of) end
+  check(C.mf_sgd_many(control.tensor, list_box, group.momentum or self.momentum, group.weight_decay or self.weight_decay))
 end
 
 --- Stochastic gradient descent, with momentum if asked.
 -- @tparam table params tensors, or groups `{ params =, lr =, ... }`
--- @tparam ?table options `lr` (required), `momentum` (0), `weight_decay` (0), `clip` (none)
+-- @tparam ?table options `lr` (required), `momentum` (0), `weight_decay` (0), `clip` (none), `ema` (none)
 -- @treturn optimizer
 function M.sgd(params, given)
-  local self = new(Sgd, "sgd", { "velocity" },
-    { lr = options.REQUIRED, momentum = 0, weight_decay = 0, clip = options.OPTIONAL }, params, given)
+  local self = new(sgd_class, "sgd", { "velocity" },
+    { lr = options.REQUIRED, momentum = 0, weight_decay = 0, clip = options.OPTIONAL, ema = options.OPTIONAL },
+    params, given)
   for _, group in ipairs(self.groups) do
     if (group.momentum or self.momentum) ~= 0 then
       for _, entry in ipairs(group.entries) do entry.velocity = zeros_like(entry.tensor) end
     end
   end
   return self
-end
-
-local Average = {}
-Average.__index = Average
-
---- Running averages of parameters.
--- @tparam table params tensors
--- @tparam[opt=0.999] number decay
--- @treturn average with `update()`, `swap()`, `state()`, `load(state)`
--- @usage local average = mf.optim.ema(model:parameters(), 0.999)
-function M.ema(params, decay)
-  decay = T.number_argument("ema", 2, decay, 0.999)
-  if not (decay >= 0 and decay <= 1) then fail("ema: the decay must lie in 0 .. 1, got %g", decay) end
-  local entries = named("ema", params)
-  for _, entry in ipairs(entries) do entry.average = zeros_like(entry.tensor):copy_(entry.tensor) end
-  return setmetatable({ entries = entries, decay = decay }, Average)
-end
-
---- average = decay average + (1 - decay) parameter.
-function Average:update()
-  for _, entry in ipairs(self.entries) do check(C.mf_ema_step(entry.average, entry.tensor, self.decay)) end
-end
-
---- Exchanges parameters and averages: once to sample with the averages, once more to go on training.
-function Average:swap()
-  local before = C.mf_grad_enable(F.ctx, 0)
-  local ok, message = pcall(function()
-    for _, entry in ipairs(self.entries) do
-      local held = entry.tensor:clone()
-      entry.tensor:copy_(entry.average)
-      entry.average:copy_(held)
-    end
-  end)
-  C.mf_grad_enable(F.ctx, before)
-  if not ok then error(message, 0) end
-end
-
---- Copies of the averages by name.
--- @treturn table
-function Average:state()
-  local state = {}
-  for _, entry in ipairs(self.entries) do state[entry.name] = entry.average:clone() end
-  return state
-end
-
---- Takes averages back.
--- @tparam table state
-function Average:load(state)
-  for _, entry in ipairs(self.entries) do
-    if not is_tensor(state[entry.name]) then fail("ema: the state has no '%s'", entry.name) end
-  end
-  for _, entry in ipairs(self.entries) do entry.average:copy_(state[entry.name]) end
 end
 
 return M

@@ -140,8 +140,11 @@ case("mf_pair_distance_loss", function() return leaf(6, 2, 3), x(6, 2, 3), bool(
 case("mf_pair_distance_loss", function() return leaf(6, 2, 3), x(6, 2, 3), nil, 0, packing() end)
 
 for _, precision in ipairs { "MF_EXACT", "MF_FP16" } do
-  case("mf_attention", function()
+  case("mf_attention mf_attention_attend", function()
     return leaf(6, 2, 3), leaf(6, 2, 3), leaf(6, 2, 4), leaf(6, 2), packing(), C[precision]
+  end)
+  case("mf_attention_resume", function()
+    return leaf(6, 2, 3), leaf(6, 2, 3), leaf(6, 2, 4), leaf(6, 2), x(6, 2, 4), x(6, 2), packing(), C[precision]
   end)
 end
 case("mf_pair_attention", function()
@@ -197,6 +200,31 @@ case("mf_grad_norm", function()
   local list = { x(4, 3), x(3, 4):t() }
   return ffi.new("double[1]"), tensors_box(2, list), 2, list
 end)
+case("mf_optim_norm", function()
+  local list = { x(4, 3), x(3, 4):t() }
+  return x(C.MF_CONTROL_RATE + 1):abs(), tensors_box(2, list), 2, list
+end)
+-- An mf_optim_list of one parameter, and what it points to.
+local function optim_list(averaged)
+  local held = { leaf(4, 3), x(3, 4):t(), x(4, 3), x(4, 3):abs(), x(4, 3) }
+  local boxes = {}
+  for i, t in ipairs(held) do boxes[i] = tensors_box(1, { t }) end
+  local list = ffi.new("mf_optim_list[1]", { {
+    count = 1, parameters = boxes[1], gradients = boxes[2], m = boxes[3], v = boxes[4],
+    averages = averaged and boxes[5] or nil, decay = 0.9,
+  } })
+  return list, { held, boxes }
+end
+case("mf_adam_many", function()
+  local list, held = optim_list(true)
+  return x(C.MF_CONTROL_RATE + 1):abs(), list, adam(), held
+end)
+case("mf_sgd_many", function()
+  local list, held = optim_list()
+  list[0].v = nil
+  return x(C.MF_CONTROL_RATE + 1):abs(), list, 0.9, 0, held
+end)
+case("mf_ema_many", function() return optim_list(true) end)
 
 -- Why a prototype has no case. Where the context does not count allocations a program of C fails malloc itself.
 local reasons = {}
@@ -324,7 +352,10 @@ end
 local function pack(...) return { ... }, select("#", ...) end
 
 -- What functions take of all that they are given.
-local taken = { mf_grad_norm = 3, mf_flash_ipa = 3, mf_flash_ipa_attend = 3 }
+local taken = {
+  mf_grad_norm = 3, mf_optim_norm = 3, mf_adam_many = 3, mf_sgd_many = 4, mf_ema_many = 1,
+  mf_flash_ipa = 3, mf_flash_ipa_attend = 3,
+}
 
 local function run(name, kinds, make, gaps)
   local arguments, n = pack(make())

@@ -18,7 +18,7 @@ end
 
 local function params(o)
   return ffi.new("mf_adam_params", {
-    lr = o.lr, beta1 = o.b1, beta2 = o.b2, epsilon = o.eps, weight_decay = o.decay, scale = o.scale, step = o.step,
+    lr = o.lr or 0, beta1 = o.b1, beta2 = o.b2, epsilon = o.eps, weight_decay = o.decay, scale = o.scale or 0, step = o.step or 0,
     decoupled = o.decoupled and 1 or 0,
   })
 end
@@ -168,5 +168,146 @@ describe("the norm of gradients", function()
     local box, norm = ffi.new("mf_tensor *[1]", { mf.full({ 4 }, 1e30) }), ffi.new "double[1]"
     assert.are.equal(0, C.mf_grad_norm(norm, box, 1))
     assert.is_true(math.abs(norm[0] / 2e30 - 1) < 1e-6)
+  end)
+end)
+
+-- The many-tensor step against the steps of single tensors, which the specs above hold to their equations.
+local function box(list) return ffi.new("mf_tensor *[?]", math.max(#list, 1), list) end
+local function control(clip, ...)
+  local values = { 0, 0, 0, 0, clip, ... }
+  return mf.tensor(values, { dtype = "float64" })
+end
+
+describe("a step over many tensors", function()
+  local sizes = { 1, 33, 0, 5000, 7 }
+  -- Tensors in both real types, the same at every call with the same salt.
+  local function tensors(salt)
+    local list = {}
+    for i, n in ipairs(sizes) do list[i] = naive.normal({ n }, i == 2 and "float64" or "float32", salt + i) end
+    return list
+  end
+  local function zeros()
+    local list = {}
+    for i, n in ipairs(sizes) do list[i] = mf.zeros(n, { dtype = i == 2 and "float64" or "float32" }) end
+    return list
+  end
+  local function list_of(o)
+    local list = ffi.new("mf_optim_list")
+    list.count, list.decay, list.group = #sizes, o.decay or 0, o.group or 0
+    local boxes = {}
+    for _, key in ipairs { "parameters", "gradients", "m", "v", "averages" } do
+      if o[key] then
+        boxes[key] = box(o[key])
+        list[key] = boxes[key]
+      end
+    end
+    return list, boxes
+  end
+  local function same(a, b)
+    for i = 1, #sizes do assert.are.equal(a[i]:bytes(), b[i]:bytes()) end
+  end
+
+  it("has the norm, the scale and the counts in the control tensor", function()
+    local g, norm = tensors(1), ffi.new "double[1]"
+    assert.are.equal(0, C.mf_grad_norm(norm, box(g), #g))
+    local c = control(1 / 0, 1)
+    assert.are.equal(0, C.mf_optim_norm(c, box(g), #g))
+    assert.are.same({ norm[0], 1, 1, 0 }, c:narrow(1, 1, 4):values())
+    c = control(2, 1)
+    assert.are.equal(0, C.mf_optim_norm(c, box(g), #g))
+    assert.are.same({ norm[0], 2 / norm[0], 1, 0 }, c:narrow(1, 1, 4):values())
+    g[4] = g[4] * (1 / 0)
+    assert.are.equal(0, C.mf_optim_norm(c, box(g), #g))
+    local values = c:values()
+    assert.is_true(values[1] == 1 / 0 or values[1] ~= values[1])
+    assert.are.same({ -1, 1, 1 }, { values[2], values[3], values[4] })
+  end)
+
+  it("updates like single steps, bit for bit, with averages", function()
+    local p, m, v, a = tensors(20), zeros(), zeros(), tensors(40)
+    local q, n, w, b = tensors(20), zeros(), zeros(), tensors(40)
+    local o = { lr = 0.01, b1 = 0.9, b2 = 0.99, eps = 1e-8, decay = 0.1, decoupled = true }
+    local c = control(3, 0, 0.01)
+    local list, boxes = list_of { parameters = p, m = m, v = v, averages = a, decay = 0.9, group = 1 }
+    for step = 1, 3 do
+      local g = tensors(100 * step)
+      boxes.gradients = box(g)
+      list.gradients = boxes.gradients
+      assert.are.equal(0, C.mf_optim_norm(c, boxes.gradients, #g))
+      assert.are.equal(0, C.mf_adam_many(c, list, params { b1 = 0.9, b2 = 0.99, eps = 1e-8, decay = 0.1, decoupled = true }))
+      o.scale, o.step = c:values()[2], step
+      for i = 1, #sizes do
+        assert.are.equal(0, C.mf_adam_step(q[i], n[i], w[i], g[i], params(o)))
+        assert.are.equal(0, C.mf_ema_step(b[i], q[i], 0.9))
+      end
+    end
+    same(p, q)
+    same(m, n)
+    same(v, w)
+    same(a, b)
+  end)
+
+  it("updates by stochastic gradient descent, clipped or not", function()
+    for _, clip in ipairs { 1 / 0, 3 } do
+      local p, m, q, n = tensors(20), zeros(), tensors(20), zeros()
+      local c, g = control(clip, 0.1), tensors(1)
+      local list, boxes = list_of { parameters = p, m = m, gradients = g }
+      assert.are.equal(0, C.mf_optim_norm(c, boxes.gradients, #g))
+      assert.are.equal(0, C.mf_sgd_many(c, list, 0.9, 0.01))
+      for i = 1, #sizes do
+        local scaled = clip == 3 and g[i] * c:values()[2] or g[i]
+        assert.are.equal(0, C.mf_sgd_step(q[i], n[i], scaled, 0.1, 0.9, 0.01))
+      end
+      same(p, q)
+      same(m, n)
+    end
+  end)
+
+  it("skips where the norm is not finite, but averages", function()
+    local p, m, v, a = tensors(20), zeros(), zeros(), tensors(40)
+    local q, b, g = tensors(20), tensors(40), tensors(1)
+    g[1] = g[1] * (0 / 0)
+    local c = control(1, 0.1)
+    local list, boxes = list_of { parameters = p, m = m, v = v, gradients = g, averages = a, decay = 0.5 }
+    assert.are.equal(0, C.mf_optim_norm(c, boxes.gradients, #g))
+    assert.are.equal(0, C.mf_adam_many(c, list, params { b1 = 0.9, b2 = 0.99, eps = 1e-8, decay = 0.1 }))
+    assert.are.equal(0, C.mf_sgd_many(c, list, 0, 0))
+    same(p, q)
+    same(m, zeros())
+    for _ = 1, 2 do
+      for i = 1, #sizes do C.mf_ema_step(b[i], q[i], 0.5) end
+    end
+    same(a, b)
+    assert.are.equal(0, C.mf_ema_many(list))
+    for i = 1, #sizes do C.mf_ema_step(b[i], q[i], 0.5) end
+    same(a, b)
+  end)
+
+  it("says what does not fit and changes nothing", function()
+    local p, m, v, g = tensors(20), zeros(), zeros(), tensors(1)
+    local good = params { b1 = 0.9, b2 = 0.99, eps = 1e-8, decay = 0 }
+    local function adam_of(change, c)
+      local o = { parameters = p, m = m, v = v, gradients = g }
+      for key, value in pairs(change) do o[key] = value end
+      local list, boxes = list_of(o)
+      return C.mf_adam_many(c or control(1, 0.1), list, good), boxes
+    end
+    local wrong = { unpack(g) }
+    wrong[4] = mf.ones(3)
+    local cases = {
+      { C.MF_ESHAPE, "the gradient has shape (3), the parameter (5000)", { gradients = wrong } },
+      { C.MF_ESHAPE, "at least 7 numbers for group 2", { group = 1 } },
+      { C.MF_ESHAPE, "at least 6 numbers", {}, control(1) },
+      { C.MF_EDTYPE, "needed float64", {}, mf.zeros(6) },
+      { C.MF_EVALUE, "share memory", { m = v } },
+      { C.MF_EVALUE, "share memory", { averages = p, decay = 0.5 } },
+      { C.MF_EVALUE, "decay 2", { averages = zeros(), decay = 2 } },
+    }
+    for _, case in ipairs(cases) do
+      assert.are.equal(case[1], (adam_of(case[3], case[4])))
+      assert.is_truthy(text():find(case[2], 1, true), text())
+    end
+    same(p, tensors(20))
+    same(m, zeros())
   end)
 end)

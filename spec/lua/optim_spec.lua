@@ -93,6 +93,52 @@ describe("adam and adamw", function()
     assert.same({ 0.25, -2.75, 2.25 }, b:totable())
   end)
 
+  it("keep the average in the same pass, also of what has no gradient", function()
+    local function run(fused)
+      local a, b, c = small("float32"), small("float32"), small("float32")
+      local average = mf.optim.ema({ a, b, c }, 0.75)
+      local opt = mf.optim.adamw({ a, b }, { lr = 0.1, ema = fused and average or nil })
+      for i = 1, 4 do
+        mf.no_grad(function() c:add_(1) end)
+        opt:step((a:square() * (i == 3 and 0 / 0 or i)):sum())
+        if not fused then average:update() end
+      end
+      assert.equal(3, opt.steps)
+      assert.equal(1, opt.skipped)
+      return average:state()
+    end
+    local fused, apart = run(true), run(false)
+    for name, x in pairs(apart) do support.same_bits(fused[name], x) end
+  end)
+
+  it("count, and refuse to be told", function()
+    local w = small()
+    local opt = mf.optim.adamw { w }
+    assert.equal(0, opt.steps)
+    local norm = opt:step(w:sum())
+    assert.equal(norm, opt.norm)
+    support.error_matches(function() opt.steps = 5 end, "adamw: 'steps' is counted, not set", true)
+  end)
+
+  it("give the norm of a captured step as a tensor and write what schedules say before replays", function()
+    local capture = require "moonfold.capture"
+    local w = small()
+    local opt = mf.optim.sgd({ w }, { lr = 1, clip = 100 })
+    opt:step(w:sum())
+    local notes = capture.begin()
+    local ok, norm = pcall(function() return opt:step((w * 2):sum()) end)
+    capture.finish()
+    assert.is_true(ok, norm)
+    assert.same({ 1 }, norm:shape())
+    support.close(norm, { 2 * math.sqrt(3) }, 1e-15)
+    assert.equal(1, #notes.hooks)
+    opt.lr = 0.5
+    notes.hooks[1]()
+    assert.equal(2, opt.steps)
+    w:grad()
+    assert.same({ 1 - 1 - 2, -2 - 1 - 2, 3 - 1 - 2 }, w:totable())
+  end)
+
   it("explain what is wrong", function()
     local w = small()
     support.error_matches(function() mf.optim.adamw({ w }, { learning_rate = 1 }) end,
@@ -100,6 +146,10 @@ describe("adam and adamw", function()
     support.error_matches(function() mf.optim.adamw {} end, "adamw: there are no parameters", true)
     support.error_matches(function() mf.optim.adamw { 3 } end, "adamw: parameter '1' must be a tensor, got a number", true)
     support.error_matches(function() mf.optim.sgd { w } end, "sgd: option 'lr' is required", true)
+    support.error_matches(function() mf.optim.adamw { a = w, b = w } end, "adamw: parameters 'a' and 'b' are the same tensor", true)
+    support.error_matches(function() mf.optim.adamw({ w }, { ema = {} }) end, "adamw: ema must come from mf.optim.ema, got", true)
+    support.error_matches(function() mf.optim.adamw({ w }, { ema = mf.optim.ema { small() } }) end,
+      "adamw: the running average does not have parameter '1'", true)
     support.error_matches(function() mf.optim.adamw({ w }):step() end, "adamw: no parameter has a gradient", true)
     support.error_matches(function() mf.optim.adamw({ w }):load {} end, "adamw: the state has no 'm.1'", true)
     local state = mf.optim.adamw({ w }):state()
