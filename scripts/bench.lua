@@ -11,7 +11,7 @@ local command = require "moonfold.command"
 local json = require "moonfold.json"
 local options = require "moonfold.options"
 
-local known = { "gemm", "kernel", "layer", "model", "sampling", "memory", "precision", "determinism", "overhead" }
+local known = { "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "overhead" }
 
 local o = command.parse(arg, {
   name = "bench", summary = "times layers, kernels and models. Cases: " .. table.concat(known, ", ") .. ".",

@@ -52,7 +52,8 @@ describe("neighbour_linear", function()
   it("is as accurate in float32 as the product of the features", function()
     local index, distance = inputs(300, 20, 9)
     local o = { lo = 1e-3, hi = 20, bins = 22, feat = 64 }
-    local weight, bias = mf.randn(88, 20 * 86, { dtype = "float64", rng = mf.rng(3) }), mf.randn(88, { dtype = "float64", rng = mf.rng(4) })
+    local weight = mf.randn(88, 20 * 86, { dtype = "float64", rng = mf.rng(3) })
+    local bias = mf.randn(88, { dtype = "float64", rng = mf.rng(4) })
     local exact = { gradients(composed, index, distance, weight, bias, o) }
     local ours = { gradients(geometry.neighbour_linear, index, distance, weight:float(), bias:float(), o) }
     local naive = { gradients(composed, index, distance, weight:float(), bias:float(), o) }
@@ -94,12 +95,16 @@ describe("neighbour_linear", function()
       for key, value in pairs(changes) do all[key] = value end
       return function() geometry.neighbour_linear(index, distance, weight, nil, all) end
     end
-    support.error_matches(with { bins = 5 }, "neighbour_linear: weight (5, 30) must be (outputs, 33): 3 neighbours of 5 bins and 6 features", true)
+    support.error_matches(with { bins = 5 },
+      "neighbour_linear: weight (5, 30) must be (outputs, 33): 3 neighbours of 5 bins and 6 features", true)
     support.error_matches(with { feat = 5 }, "neighbour_linear: feat is 5, expected an even number of at least 2", true)
     support.error_matches(with { lo = 30 }, "neighbour_linear: edges go from 30 to 20, expected lo < hi < 1e8", true)
-    support.error_matches(function() geometry.neighbour_linear(distance, distance, weight, nil, o) end, "neighbour_linear: index is float64", true)
-    support.error_matches(function() geometry.neighbour_linear(index, distance:t(), weight, nil, o) end, "neighbour_linear: distance (3, 4) must be (4, 3)", true)
-    support.error_matches(function() geometry.neighbour_linear(index, distance, weight, mf.zeros(4), o) end, "neighbour_linear: bias (4) must be (5)", true)
+    support.error_matches(function() geometry.neighbour_linear(distance, distance, weight, nil, o) end,
+      "neighbour_linear: index is float64", true)
+    support.error_matches(function() geometry.neighbour_linear(index, distance:t(), weight, nil, o) end,
+      "neighbour_linear: distance (3, 4) must be (4, 3)", true)
+    support.error_matches(function() geometry.neighbour_linear(index, distance, weight, mf.zeros(4), o) end,
+      "neighbour_linear: bias (4) must be (5)", true)
     support.error_matches(function() geometry.neighbour_linear(index, distance, weight:to "bfloat16", nil, o) end,
       "neighbour_linear: weight is bfloat16; geometry takes float32 or float64", true)
   end)

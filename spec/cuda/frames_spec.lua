@@ -11,7 +11,10 @@ describe("frames on a GPU #gpu", function()
   local function normal(seed, ...) return mf.randn({ ... }, { dtype = "float64", rng = mf.rng(seed) }) end
 
   -- 1, 8 and 32 lanes a frame, and one more than each takes in one step
-  for _, size in ipairs { { 0, 3 }, { 1, 1 }, { 300, 1 }, { 257, 2 }, { 65, 3 }, { 33, 8 }, { 31, 12 }, { 9, 13 }, { 7, 32 }, { 5, 33 }, { 3, 97 }, { 4, 0 } } do
+  local sizes = {
+    { 0, 3 }, { 1, 1 }, { 300, 1 }, { 257, 2 }, { 65, 3 }, { 33, 8 }, { 31, 12 }, { 9, 13 }, { 7, 32 }, { 5, 33 }, { 3, 97 }, { 4, 0 },
+  }
+  for _, size in ipairs(sizes) do
     local n, points = unpack(size)
     for _, name in ipairs { "apply", "invert_apply" } do
       it(("%s %d points to each of %d"):format(name, points, n), function()
@@ -24,9 +27,10 @@ describe("frames on a GPU #gpu", function()
   it("gives only the gradients that are wanted", function()
     local R, t, x = g.so3_exp(normal(1, 5, 3)), normal(2, 5, 3), normal(3, 5, 4, 3)
     for _, name in ipairs { "apply", "invert_apply" } do
-      agree(device, function(p) return g[name](R:to(p:dtype()):to(p:device()), t:to(p:dtype()):to(p:device()), p) end, { x }, { gradients = true })
-      agree(device, function(p) return g[name](R:to(p:dtype()):to(p:device()), p, x:to(p:dtype()):to(p:device())) end, { t }, { gradients = true })
-      agree(device, function(p) return g[name](p, t:to(p:dtype()):to(p:device()), x:to(p:dtype()):to(p:device())) end, { R }, { gradients = true })
+      local function like(y, p) return y:to(p:dtype()):to(p:device()) end
+      agree(device, function(p) return g[name](like(R, p), like(t, p), p) end, { x }, { gradients = true })
+      agree(device, function(p) return g[name](like(R, p), p, like(x, p)) end, { t }, { gradients = true })
+      agree(device, function(p) return g[name](p, like(t, p), like(x, p)) end, { R }, { gradients = true })
     end
   end)
 

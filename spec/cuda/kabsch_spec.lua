@@ -23,14 +23,16 @@ describe("kabsch on a GPU #gpu", function()
 
   it("takes points on a line, one point and none", function()
     local packing = mf.packing { 3, 1, 0, 2 }
-    local line = mf.tensor({ { 0, 0, 0 }, { 1, 0, 0 }, { 2, 0, 0 }, { 5, 5, 5 }, { 1, 2, 3 }, { 0 / 0, 0, 0 } }, { dtype = "float64" })
-    local fixed = mf.tensor({ { 0, 0, 0 }, { 0, 1, 0 }, { 0, 2, 0 }, { 1, 2, 3 }, { 0, 0, 0 }, { 0, 0, 0 } }, { dtype = "float64" })
-    local weight = mf.tensor({ 1, 1, 1, 1, 0, 0 }, { dtype = "float64" })
+    local double = { dtype = "float64" }
+    local line = mf.tensor({ { 0, 0, 0 }, { 1, 0, 0 }, { 2, 0, 0 }, { 5, 5, 5 }, { 1, 2, 3 }, { 0 / 0, 0, 0 } }, double)
+    local fixed = mf.tensor({ { 0, 0, 0 }, { 0, 1, 0 }, { 0, 2, 0 }, { 1, 2, 3 }, { 0, 0, 0 }, { 0, 0, 0 } }, double)
+    local weight = mf.tensor({ 1, 1, 1, 1, 0, 0 }, double)
+    local function identities(n) return mf.eye(3, double):unsqueeze(1):expand(n, 3, 3):contiguous() end
     local R, t, rmsd = g.kabsch(line:to(device), fixed:to(device), weight:to(device), packing)
     local moved = g.apply(R:segment_expand(packing), t:segment_expand(packing), line:to(device)):to "cpu"
     support.close(moved:narrow(1, 1, 4), fixed:narrow(1, 1, 4), 1e-14)
-    support.close(R:matmul(R:transpose(2, 3)):to "cpu", mf.eye(3, { dtype = "float64" }):unsqueeze(1):expand(4, 3, 3):contiguous(), 1e-14)
+    support.close(R:matmul(R:transpose(2, 3)):to "cpu", identities(4), 1e-14)
     assert.is_true(rmsd:max(1):item() < 1e-14)
-    support.close(R:narrow(1, 3, 2):to "cpu", mf.eye(3, { dtype = "float64" }):unsqueeze(1):expand(2, 3, 3):contiguous(), 0)
+    support.close(R:narrow(1, 3, 2):to "cpu", identities(2), 0)
   end)
 end)
