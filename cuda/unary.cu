@@ -156,8 +156,10 @@ mf_status mf__cuda_unary_grad(mf_device *d, const mf_iter *it, int op, double p0
     const int dtype = it->operand[0].dtype;
     mf_iter full = *it;
     if (full.n_operands == 2) {
-        /* the list keeps nothing: f' is p0 or -1, so this is f(dy) without the shift */
-        return mf__cuda_unary(d, it, op, p0, -0.0);     /* -0 leaves every sum as it is, 0 would turn -0 to 0 */
+        /* the list keeps nothing: f' is p0, -1 or 0, so this is f(dy) without the shift; -0 leaves every sum as it is, 0
+         * would turn -0 to 0 */
+        const bool flat = op == MF_UNARY_sign || op == MF_UNARY_floor;
+        return mf__cuda_unary(d, it, flat ? MF_UNARY_affine : op, flat ? 0 : p0, -0.0);
     }
     switch (dtype) {
     case MF_FLOAT32: return slopes_f32(d, &full, op, p0, p1);
