@@ -308,26 +308,27 @@ static __global__ void __launch_bounds__(256, 1) flash_backward_kernel(const mf_
     else flash_backward_queries<BF16, DQK, DV, QM, QN>(f, blockIdx.x - sums.key_blocks, shared);
 }
 
-/* Zeros before sums, and dq (rows, width) from them: a warp takes the 16 rows of a slot. */
+/* Zeros before sums, and dq (rows, width) from them: a warp takes one head of the 16 rows of a slot. */
 static __global__ void flash_zero_kernel(float4 *x, int64_t n) {
     MF_GRID_LOOP(i, n) x[i] = make_float4(0, 0, 0, 0);
 }
-template <int DQK> static __global__ void __launch_bounds__(256) flash_gather_kernel(const mf_flash f, const float *sums) {
+template <int DQK> static __global__ void __launch_bounds__(128) flash_gather_kernel(const mf_flash f, const float *sums) {
     const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    const int64_t slot = ((int64_t)blockIdx.x * 256 + threadIdx.x) / 32;
-    if (slot >= f.total / 16 + f.sequences) return;
-    const mf_place place = mf__flash_place(f, slot, 16);
+    const int64_t block = ((int64_t)blockIdx.x * 128 + threadIdx.x) / 32;
+    const int head = (int)(block % f.heads);
+    if (block / f.heads >= f.total / 16 + f.sequences) return;
+    const mf_place place = mf__flash_place(f, block / f.heads, 16);
     if (place.start >= place.length) return;
     const float back = 1.0f / *f.scale;
-    for (int head = 0; head < f.heads; head++) {
-        const float4 *from = (const float4 *)(sums + (slot * f.heads + head) * (DQK / 8) * 128) + lane;
-        float *to = f.dq + ((place.first + place.start + g) * f.heads + head) * f.dqk;
-#pragma unroll 5
-        for (int n = 0; n < DQK / 8; n++) {
-            const float4 x = from[32 * n];
-            if (place.start + g < place.length) mf__put2(to, n * 8 + 2 * t, f.dqk, x.x * back, x.y * back);
-            if (place.start + g + 8 < place.length) mf__put2(to + 8 * f.heads * f.dqk, n * 8 + 2 * t, f.dqk, x.z * back, x.w * back);
-        }
+    const float4 *from = (const float4 *)(sums + block * (DQK / 8) * 128) + lane;
+    float *to = f.dq + ((place.first + place.start + g) * f.heads + head) * f.dqk;
+    float4 x[DQK / 8];
+#pragma unroll
+    for (int n = 0; n < DQK / 8; n++) x[n] = from[32 * n];
+#pragma unroll
+    for (int n = 0; n < DQK / 8; n++) {
+        if (place.start + g < place.length) mf__put2(to, n * 8 + 2 * t, f.dqk, x[n].x * back, x[n].y * back);
+        if (place.start + g + 8 < place.length) mf__put2(to + 8 * f.heads * f.dqk, n * 8 + 2 * t, f.dqk, x[n].z * back, x[n].w * back);
     }
 }
 
@@ -349,7 +350,7 @@ static mf_status backward_launch(mf_device *d, const mf_flash *f, bool own) {
                      q_blocks && queries > keys ? queries : keys, *f, mf_flash_sums{add ? scratch.as<float>() : nullptr, k_blocks}));
     if (!add) return MF_OK;
     mf__cuda_work(d, 0, 4.0 * (double)floats + 4.0 * (double)(f->total * f->heads * f->dqk));
-    return MF_LAUNCH(d, flash_gather_kernel<DQK>, (unsigned)mf__blocks(slots, 8), 256, 0, *f, scratch.as<float>());
+    return MF_LAUNCH(d, flash_gather_kernel<DQK>, (unsigned)mf__blocks(slots * f->heads, 4), 128, 0, *f, scratch.as<float>());
 }
 
 /* Tiles of one pair of widths. */

@@ -2,9 +2,16 @@
  *
  *   S = Q K' + key_bias,  lse = log sum exp S,  out = exp(S - max) V / sum exp(S - max)      per sequence and head
  *
- * A block owns 16 WARPS queries of one sequence and head, a warp 16 of them with all columns of out in registers, and goes over the
- * keys in tiles of KEYS, copied STAGES - 1 tiles ahead by cp.async. The weights go from the accumulators of S into operands of the
- * second product without leaving the registers.
+ * A block owns the queries of some teams of warps, 32 a team, of one sequence and head, and goes over the keys in tiles of KEYS, which
+ * cp.async copies STAGES - 1 tiles ahead. What limits mma.sync is not the matrix unit but the reading of operands from shared memory
+ * (measured: 623 TFLOP/s from registers, 460 with one ldmatrix.x4 for two products), so that a loaded operand must meet as many others
+ * as registers allow. A warp alone with out 32 x 232 has no registers left; so the warps of a team share the queries:
+ *
+ *   each makes S for all 32 queries and KEYS / TEAM of the keys;           Q: KEEP steps of 16 columns in registers, the rest shared
+ *   they agree on the maximum of a row and exchange weights, in 16 bits, through shared memory;
+ *   each multiplies all weights by 1 / TEAM of the columns of V: first its own from registers, then, after a barrier, the others'.
+ *
+ * For a tile of 64 keys of the default widths a warp of a team of 2 does 200 products for 60 ldmatrix (a warp of 16 queries: 98).
  *
  * Numerics. Operands are 16 bits; S, the maximum, the sum and out are float32. The weights are rounded to 16 bits and the sum
  * is of the rounded ones, taken by the matrix unit itself as one more column of V that holds ones: rows then add up to one, whatever
@@ -14,179 +21,225 @@
  * Deterministic, bit for bit: no atomics; the order of sums depends on the sizes only. */
 #include "flash_tile.cuh"
 
-template <int DQK, int DV, int KEYS> struct mf_forward_stage {
-    static constexpr int v = mf__tile_bytes(KEYS, DQK), bias = v + mf__tile_bytes(KEYS, DV), bytes = (bias + 4 * KEYS + 15) / 16 * 16;
+/* Bytes in shared memory: Q, the stages, then what a team exchanges. */
+template <int DQK, int DV, int WARPS, int TEAM, int KEYS, int STAGES> struct mf_forward_layout {
+    static constexpr int rows = WARPS / TEAM * 32, own = KEYS / TEAM, ldp = mf__tile_stride(own);
+    static constexpr int v = mf__tile_bytes(KEYS, DQK), bias = v + mf__tile_bytes(KEYS, DV), stage = bias + 4 * KEYS;
+    static constexpr int stages = mf__tile_bytes(rows, DQK), p = stages + STAGES * stage, weights = 2 * 32 * ldp, most = p + WARPS * weights,
+                         bytes = most + WARPS * 32 * 4;
+    static_assert(own % 16 == 0 && DQK % 16 == 0 && DV % 8 == 0 && KEYS <= WARPS * 32 && stage % 16 == 0);
 };
-template <int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG> static constexpr int forward_shared() {
-    return STAGES * mf_forward_stage<DQK, DV, KEYS>::bytes + (QREG ? 0 : mf__tile_bytes(16 * WARPS, DQK));
-}
 
-template <bool BF16, int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG, bool STAGGER, int BLOCKS>
+template <bool BF16, int DQK, int DV, int WARPS, int TEAM, int KEYS, int STAGES, int KEEP, int BLOCKS>
 static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kernel(const mf_flash f) {
-    constexpr int ahead = STAGGER ? STAGES - 2 : STAGES - 1;      /* tiles that are fetched before they are used */
-    constexpr int threads = WARPS * 32, rows = WARPS * 16, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV);
-    using stage = mf_forward_stage<DQK, DV, KEYS>;
-    static_assert(!QREG || (STAGES - 1) * stage::bytes >= mf__tile_bytes(rows, DQK), "the queries pass through the later stages");
-    static_assert((!QREG || DQK % 16 == 0) && KEYS <= threads);
+    using at = mf_forward_layout<DQK, DV, WARPS, TEAM, KEYS, STAGES>;
+    constexpr int threads = WARPS * 32, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), own = at::own, ldp = at::ldp;
+    constexpr int columns = DV / 8, slots_of = (columns + TEAM) / TEAM;           /* 8 columns each, and one that holds ones */
+    constexpr int ones_slot = columns % slots_of, ones_member = columns / slots_of;
+    constexpr uint32_t ones = BF16 ? 0x3f803f80u : 0x3c003c00u;
     MF_SHARED(unsigned char, shared);
-    const mf_address base = mf__address(shared), q_tile = base + (QREG ? stage::bytes : STAGES * stage::bytes);
-    const int64_t slots = f.total / rows + f.sequences;
+    const mf_address base = mf__address(shared);
+    const int64_t slots = f.total / at::rows + f.sequences;
     const int head = (int)(blockIdx.x / slots);
-    const mf_place place = mf__flash_place(f, blockIdx.x % slots, rows);
+    const mf_place place = mf__flash_place(f, blockIdx.x % slots, at::rows);
     if (place.start >= place.length) return;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    const int tiles = (place.length + KEYS - 1) / KEYS;
-    const bool active = place.start + warp * 16 < place.length;
-    const int64_t q_stride = f.heads * f.ldq, v_stride = f.heads * f.ldv;
-    const uint16_t *k_rows = (const uint16_t *)f.k + (place.first * f.heads + head) * f.ldq;
-    const uint16_t *v_rows = (const uint16_t *)f.v + (place.first * f.heads + head) * f.ldv;
-    const float *bias = f.key_bias ? f.key_bias + place.first * f.heads + head : nullptr;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, team = warp / TEAM, member = warp % TEAM;
+    const int tiles = (place.length + KEYS - 1) / KEYS, first_row = place.start + team * 32;
+    const bool active = first_row < place.length;
+    const int64_t q_stride = f.heads * f.ldq, v_stride = f.heads * f.ldv, row0 = place.first * f.heads + head;
 
     auto fetch = [&](int tile) {
-        const mf_address to = base + tile % STAGES * stage::bytes;
-        const int j = tile * KEYS, left = place.length - j;
-        mf__tile_copy<KEYS, DQK, threads>(to, k_rows + j * q_stride, q_stride, left, (int)f.ldq);
-        mf__tile_copy<KEYS, DV, threads>(to + stage::v, v_rows + j * v_stride, v_stride, left, (int)f.ldv);
-        const int i = threadIdx.x;
-        if (bias && i < KEYS) mf__copy4(to + stage::bias + 4 * i, bias + (int64_t)(j + (i < left ? i : 0)) * f.heads, i < left);
+        const mf_address to = base + at::stages + tile % STAGES * at::stage;
+        const int j = tile * KEYS, left = place.length - j, i = threadIdx.x;
+        mf__tile_copy<KEYS, DQK, threads>(to, (const uint16_t *)f.k + row0 * f.ldq + j * q_stride, q_stride, left, (int)f.ldq);
+        mf__tile_copy<KEYS, DV, threads>(to + at::v, (const uint16_t *)f.v + row0 * f.ldv + j * v_stride, v_stride, left, (int)f.ldv);
+        if (f.key_bias && i < KEYS) mf__copy4(to + at::bias + 4 * i, f.key_bias + row0 + (int64_t)(j + (i < left ? i : 0)) * f.heads, i < left);
     };
-    mf__tile_copy<rows, DQK, threads>(q_tile, (const uint16_t *)f.q + ((place.first + place.start) * f.heads + head) * f.ldq, q_stride,
-                                      place.length - place.start, (int)f.ldq);
-    fetch(0);
-    mf__copy_commit();
-    const mf_address q_mine = q_tile + 2 * warp * 16 * ldq + mf__lane_a(ldq);
-    uint32_t q[QREG ? DQK / 16 : 1][4];
-    if constexpr (QREG) {
-        mf__copy_wait<0>();
-        __syncthreads();
+    mf__tile_copy<at::rows, DQK, threads>(base, (const uint16_t *)f.q + row0 * f.ldq + place.start * q_stride, q_stride, place.length - place.start, (int)f.ldq);
 #pragma unroll
-        for (int k = 0; k < DQK / 16; k++) mf__load4(q[k], q_mine + 32 * k);
-        __syncthreads();
-    }
-#pragma unroll
-    for (int s = 1; s < ahead; s++) {
+    for (int s = 0; s < STAGES - 1; s++) {
         if (s < tiles) fetch(s);
         mf__copy_commit();
     }
+    const mf_address q_mine = base + 2 * team * 32 * ldq + mf__lane_a(ldq), most_team = base + at::most + 4 * team * TEAM * 32;
+    const mf_address p_lane = base + at::p + mf__lane_a(ldp), p_write = base + at::p + warp * at::weights + 2 * (g * ldp + 2 * t);
+    uint32_t q[KEEP > 0 ? KEEP : 1][2][4];
+    float out[2][slots_of][4] = {}, top[2][2] = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}};
 
-    float out[1][DV / 8][4] = {}, sum[4] = {}, top[2] = {-INFINITY, -INFINITY};
-    constexpr uint32_t ones = BF16 ? 0x3f803f80u : 0x3c003c00u;
-    /* Half of the warps multiply the weights by V one tile later, so that on every quarter of the multiprocessor one warp's exponentials
-     * meet another's products. */
-    const bool late = STAGGER && warp >= WARPS / 2;
-    uint32_t p[KEYS / 16][1][4];
-    auto multiply = [&](int tile) {
-        const mf_address v_mine = base + tile % STAGES * stage::bytes + stage::v + mf__lane_b_t(ldv);
-#pragma unroll
-        for (int k = 0; k < KEYS / 16; k++) {
-            mf__mma<BF16>(sum, p[k][0], ones, ones);
-            mf__product_step<BF16, 16, DV / 8>(out, p[k], v_mine + 2 * k * 16 * ldv, true);
-        }
-    };
     for (int tile = 0; tile < tiles; tile++) {
-        mf__copy_wait<ahead - 1>();
-        __syncthreads();                      /* this tile is here, and nobody reads the one before it (STAGGER: before that) any more */
-        if (tile + ahead < tiles) fetch(tile + ahead);
+        mf__copy_wait<STAGES - 2>();
+        __syncthreads();                      /* this tile is here, and nobody reads the one before it any more */
+        if (tile + STAGES - 1 < tiles) fetch(tile + STAGES - 1);
         mf__copy_commit();
         if (!active) continue;
-        if (late && tile > 0) multiply(tile - 1);
-        const mf_address here = base + tile % STAGES * stage::bytes;
+        const mf_address here = base + at::stages + tile % STAGES * at::stage;
+        if (KEEP > 0 && tile == 0)
+#pragma unroll
+            for (int k = 0; k < KEEP; k++)
+#pragma unroll
+                for (int m = 0; m < 2; m++) mf__load4(q[k][m], q_mine + 2 * (m * 16 * ldq + k * 16));
 
-        float s[1][KEYS / 8][4] = {};
-        const mf_address k_mine = here + mf__lane_b(ldq);
-        if constexpr (QREG) {
+        float s[2][own / 8][4] = {};
+        const mf_address k_mine = here + 2 * member * own * ldq + mf__lane_b(ldq);
 #pragma unroll
-            for (int k = 0; k < DQK / 16; k++)
+        for (int k = 0; k < DQK / 16; k++) {
+            uint32_t left[2][4];
 #pragma unroll
-                for (int n = 0; n < KEYS / 16; n++) {
-                    uint32_t right[4];
-                    mf__load4(right, k_mine + 2 * (n * 16 * ldq + k * 16));
-                    mf__mma<BF16>(s[0][2 * n], q[k], right[0], right[1]);
-                    mf__mma<BF16>(s[0][2 * n + 1], q[k], right[2], right[3]);
+            for (int m = 0; m < 2; m++) {
+                if (k < KEEP) memcpy(left[m], q[k < KEEP ? k : 0][m], sizeof left[m]);
+                else mf__load4(left[m], q_mine + 2 * (m * 16 * ldq + k * 16));
+            }
+#pragma unroll
+            for (int n = 0; n < own / 16; n++) {
+                uint32_t right[4];
+                mf__load4(right, k_mine + 2 * (n * 16 * ldq + k * 16));
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    mf__mma<BF16>(s[m][2 * n], left[m], right[0], right[1]);
+                    mf__mma<BF16>(s[m][2 * n + 1], left[m], right[2], right[3]);
                 }
-        } else {
-            mf__product_nt<BF16, 16, KEYS, DQK, ldq, ldq>(s, q_mine, k_mine);
+            }
         }
-
-        if (bias) {
+        if (f.key_bias) {
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-                const float2 b = mf__read2(here + stage::bias + 4 * (n * 8 + 2 * t));
-                s[0][n][0] += b.x, s[0][n][1] += b.y, s[0][n][2] += b.x, s[0][n][3] += b.y;
+            for (int n = 0; n < own / 8; n++) {
+                const float2 b = mf__read2(here + at::bias + 4 * (member * own + n * 8 + 2 * t));
+#pragma unroll
+                for (int m = 0; m < 2; m++) s[m][n][0] += b.x, s[m][n][1] += b.y, s[m][n][2] += b.x, s[m][n][3] += b.y;
             }
         }
         if ((tile + 1) * KEYS > place.length) {
-            const int left = place.length - tile * KEYS - 2 * t;
+            const int left = place.length - tile * KEYS - member * own - 2 * t;
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
+            for (int n = 0; n < own / 8; n++)
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    if (n * 8 + (i & 1) >= left) s[0][n][i] = -INFINITY;
+                for (int m = 0; m < 2; m++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        if (n * 8 + (i & 1) >= left) s[m][n][i] = -INFINITY;
         }
-        float most[2] = {-INFINITY, -INFINITY}, base2[2], shrink[2];
+
+        float most[2][2];
 #pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
+        for (int m = 0; m < 2; m++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) most[i / 2] = fmaxf(most[i / 2], s[0][n][i]);
+            for (int h = 0; h < 2; h++) {
+                float x = -INFINITY;
+#pragma unroll
+                for (int n = 0; n < own / 8; n++) x = fmaxf(x, fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
+                x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+                x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+                most[m][h] = x;
+                if (t == 0) mf__write(most_team + 4 * (member * 32 + m * 16 + h * 8 + g), x);
+            }
+        mf__barrier(1 + team, TEAM * 32);
+        float shrink[2][2];
         bool moved = false;
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            most[i] = fmaxf(most[i], __shfl_xor_sync(0xffffffffu, most[i], 1));
-            most[i] = fmaxf(most[i], __shfl_xor_sync(0xffffffffu, most[i], 2));
-            const float now = most[i] > top[i] + 6.0f ? most[i] : top[i];          /* also from -inf */
-            shrink[i] = now == top[i] ? 1.0f : mf__exp2((top[i] - now) * MF_LOG2E);
-            moved |= now != top[i];
-            top[i] = now;
-            base2[i] = now == -INFINITY ? 0.0f : now * MF_LOG2E;                   /* all masked so far: exp(-inf - 0) = 0, no NaN */
-        }
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+#pragma unroll
+                for (int w = 1; w < TEAM; w++)
+                    most[m][h] = fmaxf(most[m][h], mf__read(most_team + 4 * ((member ^ w) * 32 + m * 16 + h * 8 + g)));
+                const float now = most[m][h] > top[m][h] + 6.0f ? most[m][h] : top[m][h];      /* also from -inf */
+                shrink[m][h] = now == top[m][h] ? 1.0f : mf__exp2((top[m][h] - now) * MF_LOG2E);
+                moved |= now != top[m][h];
+                top[m][h] = now;
+            }
         if (__any_sync(0xffffffffu, moved)) {
 #pragma unroll
-            for (int n = 0; n < DV / 8; n++)
+            for (int m = 0; m < 2; m++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) out[0][n][i] *= shrink[i / 2];
+                for (int n = 0; n < slots_of; n++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) sum[i] *= shrink[i / 2];
+                    for (int i = 0; i < 4; i++) out[m][n][i] *= shrink[m][i / 2];
         }
+        uint32_t p[own / 16][2][4];
 #pragma unroll
-        for (int k = 0; k < KEYS / 16; k++)
+        for (int m = 0; m < 2; m++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float *pair = &s[0][2 * k + i / 2][i % 2 * 2];
-                p[k][0][i] = mf__pack<BF16>(mf__exp2(fmaf(pair[0], MF_LOG2E, -base2[i % 2])), mf__exp2(fmaf(pair[1], MF_LOG2E, -base2[i % 2])));
+            for (int h = 0; h < 2; h++) {
+                const float base2 = top[m][h] == -INFINITY ? 0.0f : top[m][h] * MF_LOG2E;       /* all masked so far: exp(-inf - 0) = 0, no NaN */
+#pragma unroll
+                for (int n = 0; n < own / 8; n++) {
+                    const uint32_t pair = mf__pack<BF16>(mf__exp2(fmaf(s[m][n][2 * h], MF_LOG2E, -base2)), mf__exp2(fmaf(s[m][n][2 * h + 1], MF_LOG2E, -base2)));
+                    p[n / 2][m][n % 2 * 2 + h] = pair;
+                    mf__store4(p_write + 2 * ((m * 16 + h * 8) * ldp + n * 8), pair);
+                }
             }
-        if (!late) multiply(tile);
+        auto multiply = [&](const uint32_t (&left)[2][4], mf_address v_rows) {
+#pragma unroll
+            for (int n = 0; n < slots_of; n += 2) {
+                /* slots past the column of ones, in the last member of a larger team, are not worth a branch of their own */
+                uint32_t right[4];
+                mf__load4_t(right, v_rows + 16 * n);
+#pragma unroll
+                for (int e = 0; e < 2 && n + e < slots_of; e++) {
+                    const bool is_ones = n + e == ones_slot && member == ones_member;
+                    const uint32_t b0 = is_ones ? ones : right[2 * e], b1 = is_ones ? ones : right[2 * e + 1];
+#pragma unroll
+                    for (int m = 0; m < 2; m++) mf__mma<BF16>(out[m][n + e], left[m], b0, b1);
+                }
+            }
+        };
+        const mf_address v_mine = here + at::v + 16 * member * slots_of + mf__lane_b_t(ldv);
+#pragma unroll
+        for (int k = 0; k < own / 16; k++) multiply(p[k], v_mine + 2 * (member * own + k * 16) * ldv);
+        mf__barrier(1 + team, TEAM * 32);
+#pragma unroll
+        for (int w = 1; w < TEAM; w++) {
+            const int other = member ^ w;
+#pragma unroll
+            for (int k = 0; k < own / 16; k++) {
+                uint32_t left[2][4];
+#pragma unroll
+                for (int m = 0; m < 2; m++) mf__load4(left[m], p_lane + (team * TEAM + other) * at::weights + 2 * (m * 16 * ldp + k * 16));
+                multiply(left, v_mine + 2 * (other * own + k * 16) * ldv);
+            }
+        }
     }
     if (!active) return;
-    if (late) multiply(tiles - 1);
+    mf__barrier(1 + team, TEAM * 32);         /* everybody has read the maxima: now sums lie there */
+    if (member == ones_member && t == 0)
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const int row = place.start + warp * 16 + g + 8 * i;
-        if (row >= place.length) continue;
-        const int64_t at = (place.first + row) * f.heads + head;
-        const float total = sum[2 * i], scale = 1.0f / total;
-        if (t == 0) f.lse[at] = total == 0 ? -INFINITY : top[i] + logf(total);
+        for (int m = 0; m < 2; m++)
 #pragma unroll
-        for (int n = 0; n < DV / 8; n++)                        /* no key: zeros, also where a masked value was infinite */
-            mf__put2(f.out + at * f.dv, n * 8 + 2 * t, f.dv, total == 0 ? 0.0f : out[0][n][2 * i] * scale, total == 0 ? 0.0f : out[0][n][2 * i + 1] * scale);
-    }
+            for (int h = 0; h < 2; h++) mf__write(most_team + 4 * (m * 16 + h * 8 + g), out[m][ones_slot][2 * h]);
+    mf__barrier(1 + team, TEAM * 32);
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int row = m * 16 + h * 8 + g;
+            if (first_row + row >= place.length) continue;
+            const int64_t to = row0 + (int64_t)(first_row + row) * f.heads;
+            const float sum = mf__read(most_team + 4 * row), scale = 1.0f / sum;
+            if (member == 0 && t == 0) f.lse[to] = sum == 0 ? -INFINITY : top[m][h] + logf(sum);
+#pragma unroll
+            for (int n = 0; n < slots_of; n++)                  /* no key: zeros, also where a masked value was infinite */
+                mf__put2(f.out + to * f.dv, (member * slots_of + n) * 8 + 2 * t, f.dv, sum == 0 ? 0.0f : out[m][n][2 * h] * scale,
+                         sum == 0 ? 0.0f : out[m][n][2 * h + 1] * scale);
+        }
 }
 
-template <bool BF16, int DQK, int DV, int WARPS, int KEYS, int STAGES, bool QREG, bool STAGGER, int BLOCKS>
+template <bool BF16, int DQK, int DV, int WARPS, int TEAM, int KEYS, int STAGES, int KEEP, int BLOCKS>
 static mf_status forward_launch(mf_device *d, const mf_flash *f) {
-    constexpr int shared = forward_shared<DQK, DV, WARPS, KEYS, STAGES, QREG>();
+    using at = mf_forward_layout<DQK, DV, WARPS, TEAM, KEYS, STAGES>;
     mf__flash_work(d, f, false);
-    return MF_LAUNCH(d, (flash_forward_kernel<BF16, DQK, DV, WARPS, KEYS, STAGES, QREG, STAGGER, BLOCKS>),
-                     (unsigned)(mf__flash_slots(f, 16 * WARPS) * f->heads), WARPS * 32, shared, *f);
+    return MF_LAUNCH(d, (flash_forward_kernel<BF16, DQK, DV, WARPS, TEAM, KEYS, STAGES, KEEP, BLOCKS>),
+                     (unsigned)(mf__flash_slots(f, at::rows) * f->heads), WARPS * 32, at::bytes, *f);
 }
 
 /* Tiles of one pair of widths: 128 queries where they fill the device and fit, else 32. */
 template <bool BF16, int DQK, int DV> static bool forward_pair(mf_device *d, const mf_flash *f, mf_status *status) {
-    constexpr bool keep = DQK + DV <= 400;    /* queries in registers, beside `out` */
-    constexpr int large = forward_shared<DQK, DV, 8, 64, 2, keep>(), small = forward_shared<DQK, DV, 2, 32, 2, keep>();
+    constexpr int keep = DQK + DV <= 400 ? 6 : 0;
     const mf_cuda *c = mf__cuda(d);
     const bool many = mf__flash_slots(f, 128) * f->heads > c->multiprocessors;
-    if (large <= c->shared_limit && many) *status = forward_launch<BF16, DQK, DV, 8, 64, 2, keep, false, 1>(d, f);
-    else if (small <= c->shared_limit) *status = forward_launch<BF16, DQK, DV, 2, 32, 2, keep, false, 1>(d, f);
+    if (mf_forward_layout<DQK, DV, 8, 2, 64, 2>::bytes <= c->shared_limit && many)
+        *status = forward_launch<BF16, DQK, DV, 8, 2, 64, 2, keep < DQK / 16 ? keep : DQK / 16, 1>(d, f);
+    else if (mf_forward_layout<DQK, DV, 2, 2, 32, 2>::bytes <= c->shared_limit)
+        *status = forward_launch<BF16, DQK, DV, 2, 2, 32, 2, keep < DQK / 16 ? keep : DQK / 16, 1>(d, f);
     else return false;
     return true;
 }

@@ -3,6 +3,7 @@
  *   mf__copy16, mf__copy4      cp.async: global to shared memory without registers, zeros where `valid` is false
  *   mf__load4, mf__load2, ...  ldmatrix: 8 x 8 matrices of 16-bit elements as operands of a product
  *   mf__mma, mf__mma8          c += a b on a warp: 16 x 16 x 8 and 16 x 8 x 8, 16-bit operands, float accumulators
+ *   mf__barrier                bar.sync of some of a block's warps
  *   mf__add4                   red.global: four neighbouring floats at once where the chip can
  *
  * Fragments. Lane l is (g, t) = (l / 4, l % 4); a register holds two neighbours:
@@ -97,10 +98,12 @@ template <bool BF16> static inline void mf__mma8(float (&c)[4], const uint32_t (
 }
 
 static inline void mf__store4(mf_address to, uint32_t x) { memcpy(to, &x, 4); }
+static inline void mf__write(mf_address to, float x) { memcpy(to, &x, 4); }
 static inline float mf__read(mf_address from) { float x; memcpy(&x, from, 4); return x; }
 static inline float2 mf__read2(mf_address from) { float2 x; memcpy(&x, from, 8); return x; }
 static inline void mf__add4(float *p, const float (&x)[4]) { for (int i = 0; i < 4; i++) p[i] += x[i]; }
 static inline float mf__exp2(float x) { return exp2f(x); }
+static inline void mf__barrier(int id, int threads) { mf__emulate_barrier(id, threads, 0, false); }
 
 #else
 using mf_address = uint32_t;                  /* in shared memory; counts bytes */
@@ -149,6 +152,7 @@ template <bool BF16> static __device__ __forceinline__ void mf__mma8(float (&c)[
 }
 
 static __device__ __forceinline__ void mf__store4(mf_address to, uint32_t x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory"); }
+static __device__ __forceinline__ void mf__write(mf_address to, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(x) : "memory"); }
 static __device__ __forceinline__ float mf__read(mf_address from) {
     float x;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
@@ -167,6 +171,8 @@ static __device__ __forceinline__ void mf__add4(float *p, const float (&x)[4]) {
     for (int i = 0; i < 4; i++) atomicAdd(p + i, x[i]);
 #endif
 }
+/* Waits until `threads` of the block (whole warps) are at barrier `id`, 1 to 15. */
+static __device__ __forceinline__ void mf__barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 static __device__ __forceinline__ float mf__exp2(float x) {         /* 2 ulp; denormal results are zero */
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
