@@ -320,6 +320,10 @@ mf_status mf_assignment(int32_t *row_of, const double *cost, int64_t n);        
 /* ---- attention over packed sequences: softmax(q k' + key_bias) v, any widths, never L x L ---- */
 mf_status mf_attention(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias, const mf_packing *packing, int precision);
     /* q, k (N, H, dqk), v (N, H, dv), key_bias (N, H) or NULL, -inf masks a key; out (N, H, dv) */
+mf_status mf_attention_attend(mf_tensor **out, mf_tensor **lse, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias, const mf_packing *packing, int precision);
+    /* the same without a record, and the logarithm of each row's sum, (N, H) */
+mf_status mf_attention_resume(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias, const mf_tensor *attended, const mf_tensor *lse, const mf_packing *packing, int precision);
+    /* recorded as mf_attention, with the results of mf_attention_attend on the same inputs instead of a computation */
 mf_status mf_pair_attention(mf_tensor **out, mf_tensor **pair_out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias,
                             const mf_tensor *pair_bias, const mf_tensor *pair_value, const mf_packing *packing);
     /* pair_bias (P, H), pair_value (P, dz) or NULL, P = mf_packing_pairs; pair_out (N, H, dz) */

@@ -4,11 +4,14 @@
  *     pair_attention   softmax(q k' + key_bias + pair_bias) (v, pair_value)   pairs dense, as given
  *
  * Both keep their inputs, their outputs and lse (N, H): backward recomputes the weights from those. Scale and points are the
- * caller's: columns of q and k (the lift), or terms of key_bias. */
+ * caller's: columns of q and k (the lift), or terms of key_bias. What `attention_attend` gave, out and lse, may be handed to a later
+ * `attention` of the same inputs, which then computes nothing: for those who make q, k and v again in backward. */
 #include "../ops/op.h"
+#include <string.h>
 
 enum { Q, K, V, KEY_BIAS, PAIR_BIAS, PAIR_VALUE, INPUTS };
 enum { PRECISION = 0 };
+enum { ATTENDED = 4, LSE = 5, RESUMED_INPUTS };               /* of `attention`, which has no pairs */
 
 /* The inputs, contiguous; an absent one stays NULL. Release with drop(). */
 typedef struct inputs {
@@ -75,11 +78,27 @@ static mf_status want(void **to, mf_grad_call *g, int i) {
     return MF_OK;
 }
 
+/* The results of an earlier call in place of a computation. */
+static mf_status resume(mf_call *c) {
+    const mf_tensor *attended = c->in[ATTENDED], *lse = c->in[LSE], *q = c->in[Q], *v = c->in[V];
+    if (!attended || !lse) return mf__fail(MF_EVALUE, "attention: attended and lse come together");
+    if (attended->ndim != 3 || memcmp(attended->shape, v->shape, 3 * sizeof *v->shape) || lse->ndim != 2 || memcmp(lse->shape, q->shape, 2 * sizeof *q->shape))
+        return mf__fail(MF_ESHAPE, "attention: attended %s and lse %s do not belong to q %s and v %s", mf__shape(attended).text, mf__shape(lse).text,
+                        mf__shape(q).text, mf__shape(v).text);
+    mf_tensor *flat;
+    MF_TRY(mf__contiguous(&flat, attended));
+    mf_status status = mf__alias(&c->out[0], flat);
+    mf_tensor_release(flat);
+    if (status == MF_OK) status = mf__contiguous(&c->saved[0], lse);
+    return status;
+}
+
 mf_status mf__attention_fwd(mf_call *c) {
     MF_TRY(check("attention", c));
     const int precision = (int)c->p.i[PRECISION];
     if (precision < MF_EXACT || precision > MF_TF32)
         return mf__fail(MF_EVALUE, "attention: precision %d is none of exact, fp16, bf16, tf32", precision);
+    if (c->n_in == RESUMED_INPUTS) return resume(c);
     const mf_tensor *q = c->in[Q], *v = c->in[V];
     inputs f = {.x = {NULL}};
     mf_status status;
@@ -89,7 +108,8 @@ mf_status mf__attention_fwd(mf_call *c) {
     mf_attention_args a = arguments(&f, c->p.packing, precision);
     a.out = mf__data(c->out[0]);
     a.lse = mf__data(c->saved[0]);
-    status = mf__kernels(q)->attention(q->device, &a);
+    MF_TRY_OUT(mf__kernels(q)->attention(q->device, &a));
+    if (c->n_out == 2) c->out[1] = mf_tensor_retain(c->saved[0]);   /* attention_attend */
 out:
     drop(&f);
     return status;
@@ -99,7 +119,9 @@ mf_status mf__attention_bwd(mf_grad_call *g) {
     inputs f = {.x = {NULL}};
     mf_tensor *dout = NULL;
     mf_status status;
-    MF_TRY_OUT(gather(&f, (const mf_tensor *const *)g->in, g->n_in));
+    if (g->n_in == RESUMED_INPUTS && (g->wanted[ATTENDED] || g->wanted[LSE]))
+        return mf__fail(MF_ESTATE, "attention: attended and lse are constants of a call before and have no gradient; detach them");
+    MF_TRY_OUT(gather(&f, (const mf_tensor *const *)g->in, KEY_BIAS + 1));
     MF_TRY_OUT(mf__contiguous(&dout, g->dout[0]));
     mf_attention_args a = arguments(&f, g->p->packing, (int)g->p->i[PRECISION]);
     a.out = mf__data(g->out[0]);
@@ -183,6 +205,22 @@ mf_status mf_attention(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, 
                        const mf_packing *packing, int precision) {
     const mf_params p = {.i = {[PRECISION] = precision}, .packing = packing};
     return mf__run1(out, MF_OP_attention, (const mf_tensor *[]){q, k, v, key_bias}, 4, &p);
+}
+
+mf_status mf_attention_attend(mf_tensor **out, mf_tensor **lse, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v,
+                              const mf_tensor *key_bias, const mf_packing *packing, int precision) {
+    const mf_params p = {.i = {[PRECISION] = precision}, .packing = packing};
+    mf_tensor *outs[2];
+    mf_status status = mf__run(outs, 2, MF_OP_attention_attend, (const mf_tensor *[]){q, k, v, key_bias}, 4, &p);
+    *out = outs[0];
+    *lse = outs[1];
+    return status;
+}
+
+mf_status mf_attention_resume(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias,
+                              const mf_tensor *attended, const mf_tensor *lse, const mf_packing *packing, int precision) {
+    const mf_params p = {.i = {[PRECISION] = precision}, .packing = packing};
+    return mf__run1(out, MF_OP_attention, (const mf_tensor *[]){q, k, v, key_bias, attended, lse}, RESUMED_INPUTS, &p);
 }
 
 mf_status mf_pair_attention(mf_tensor **out, mf_tensor **pair_out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v,

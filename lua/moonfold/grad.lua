@@ -109,7 +109,10 @@ local function hand_back(walk, id, retain)
     end
     check(C.mf_walk_give(walk, i - 1, gradient))
   end
-  if not retain then recorded[id] = nil end
+  if not retain then
+    recorded[id] = nil
+    if record.forget then record.forget(record.saved, cotangents, gradients) end
+  end
 end
 
 local known_options = { retain = false }
@@ -145,7 +148,7 @@ end
 
 -- Puts a function on the tape. `arguments` may mix tensors and other values; `extra` is one more input or nil.
 -- Returns the outputs as tensors that belong to the function.
-local function record(name, backward, arguments, n, results, n_results, extra, saved)
+local function record(name, backward, arguments, n, results, n_results, extra, saved, forget)
   local inputs, positions = inputs_box(n + 1), {}
   for i = 1, n do
     if is_tensor(arguments[i]) then
@@ -175,6 +178,7 @@ local function record(name, backward, arguments, n, results, n_results, extra, s
     if status ~= 0 and again(status) then check(C.mf_function_record(ctx, id_box, inputs, n_in, outputs, n_out)) end
     recorded[tonumber(id_box[0])] = {
       name = name, backward = backward, outputs = n_out, positions = positions, saved = saved, count = n,
+      forget = forget,
     }
   end
   return unpack(results, 1, n_results)
@@ -212,6 +216,45 @@ function M.differentiable(definition)
   end
 end
 
+-- What attention gave inside mf.recompute: written down in the first call, read in the second (F.attention_log while fn runs).
+local Log = {}
+Log.__index = Log
+
+-- What was kept next, or nil while writing.
+function Log:next()
+  if not self.reading then return nil end
+  self.at = self.at + 1
+  return self[self.at] or fail("recompute: attention is called more often than the first time")
+end
+
+function Log:keep(attended, lse) self[#self + 1] = { alias(attended), alias(lse) } end
+
+local function with_log(log, reading, fn, ...)
+  local before = F.attention_log
+  local function restore_log(ok, ...)
+    F.attention_log = before
+    if not ok then error((...), 0) end
+    return ...
+  end
+  if log then log.reading, log.at = reading, 0 end
+  F.attention_log = log
+  return restore_log(pcall(fn, ...))
+end
+
+local function drop_all(list)
+  for _, x in pairs(list) do
+    if is_tensor(x) then C.mf_tensor_drop(x) end
+  end
+end
+
+-- Values are let go when the pass has gone by; the collector would come later. All of them are handles of our own.
+local function forget_checkpoint(saved, cotangents, gradients)
+  drop_all(saved.arguments)
+  drop_all(cotangents)
+  drop_all(gradients)
+  for _, entry in ipairs(saved.log or {}) do drop_all(entry) end
+end
+
 local function checkpoint_backward(entry, cotangents)
   local saved = entry.saved
   local rng = C.mf_ctx_rng(ctx)
@@ -230,7 +273,7 @@ local function checkpoint_backward(entry, cotangents)
       end
       arguments[i] = argument
     end
-    local n_results, results = pack(saved.fn(unpack(arguments, 1, entry.count)))
+    local n_results, results = pack(with_log(saved.log, true, saved.fn, unpack(arguments, 1, entry.count)))
     rng.seed, rng.stream, rng.counter = now[1], now[2], now[3]
     C.mf_ctx_products(ctx, products)
     -- One root for all outputs: the derivative of sum(output * cotangent) is the cotangent.
@@ -252,7 +295,10 @@ local function checkpoint_backward(entry, cotangents)
       total:backward()
     end
     for i = 1, entry.count do
-      if is_tensor(arguments[i]) then gradients[i] = arguments[i]:grad() end
+      if is_tensor(arguments[i]) then
+        gradients[i] = arguments[i]:grad()
+        arguments[i]:zero_grad()
+      end
     end
   end
   local ok, message = pcall(with_grad, 1, scope, again_forward)
@@ -264,19 +310,14 @@ local function checkpoint_backward(entry, cotangents)
   return gradients
 end
 
-local function call(fn, ...) return fn(...) end
+-- A checkpoint inside a recompute leaves the log to that one.
+local function call(log, fn, ...)
+  if log then return with_log(log, false, fn, ...) end
+  return fn(...)
+end
 
---- Calls a function without keeping what its backward needs: the backward pass calls it again.
--- Each call is a scope (mf.scope): what fn makes and does not return is freed at its end.
--- Random draws from the context's generator repeat. Parameters that fn captures get their gradients too.
--- @tparam function fn
--- @param ... its arguments
--- @return what fn returns
--- @usage local y = mf.checkpoint(function(x) return block(x) end, x)
-function M.checkpoint(fn, ...)
-  if type(fn) ~= "function" and not (getmetatable(fn) or {}).__call then
-    T.bad_argument("checkpoint", 1, "a function", fn)
-  end
+local function recorded_call(name, log, fn, ...)
+  if type(fn) ~= "function" and not (getmetatable(fn) or {}).__call then T.bad_argument(name, 1, "a function", fn) end
   if not M.grad_enabled() then return fn(...) end
   local rng = C.mf_ctx_rng(ctx)
   local n, arguments = pack(...)
@@ -289,13 +330,32 @@ function M.checkpoint(fn, ...)
     end
   end
   local saved = {
-    fn = fn, arguments = kept, required = required,
+    fn = fn, arguments = kept, required = required, log = log,
     seed = rng.seed, stream = rng.stream, counter = rng.counter, products = C.mf_ctx_product_precision(ctx),
   }
-  local n_results, results = pack(with_grad(0, scope, call, fn, ...))
+  local n_results, results = pack(with_grad(0, scope, call, log, fn, ...))
   -- What fn captures may require gradients where its arguments do not: one input that always does puts it on the tape.
   local anchor = require("moonfold.make").zeros({}, { requires_grad = true })
-  return record("checkpoint", checkpoint_backward, arguments, n, results, n_results, anchor, saved)
+  return record(name, checkpoint_backward, arguments, n, results, n_results, anchor, saved, forget_checkpoint)
+end
+
+--- Calls a function without keeping what its backward needs: the backward pass calls it again.
+-- Each call is a scope (mf.scope): what fn makes and does not return is freed at its end.
+-- Random draws from the context's generator repeat. Parameters that fn captures get their gradients too.
+-- @tparam function fn
+-- @param ... its arguments
+-- @return what fn returns
+-- @usage local y = mf.checkpoint(function(x) return block(x) end, x)
+function M.checkpoint(fn, ...) return recorded_call("checkpoint", nil, fn, ...) end
+
+--- The same, but what attention gives inside (mf.attention, mf.flash_ipa) is kept: nothing quadratic is computed twice.
+-- @tparam function fn calls attention as often, and in the same order, whenever it is called with the same arguments
+-- @param ... its arguments
+-- @return what fn returns
+-- @usage local y = mf.recompute(function(x) return block(x) end, x)
+function M.recompute(fn, ...)
+  if F.attention_log then return fn(...) end       -- inside another one, which does it all
+  return recorded_call("recompute", setmetatable({}, Log), fn, ...)
 end
 
 return { functions = M, methods = methods }

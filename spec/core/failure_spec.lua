@@ -238,12 +238,13 @@ because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf
   mf_op_differentiable mf_op_keeps mf_packing_count mf_packing_total mf_packing_pairs mf_packing_longest mf_packing_offset
   mf_archive_count mf_archive_name mf_archive_info mf_archive_metadata_count mf_archive_metadata_key
   mf_archive_metadata_value mf_structure_count mf_structure_text mf_structure_resolution mf_structure_chain
-  mf_structure_residue mf_structure_atom]])
+  mf_structure_residue mf_structure_atom mf_cuda_count mf_is_deterministic mf_graph_capturing]])
 because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_products mf_grad_enable mf_memory_collected mf_memory_fail_at
-  mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number]])
-because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit")
+  mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number mf_deterministic]])
+because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit mf_memory_flush mf_synchronize")
+because("is for a GPU alone: spec/cuda/graph_spec.lua", "mf_graph_begin mf_graph_end mf_graph_replay mf_profile_begin mf_profile_end")
 because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close mf_file_free
-  mf_structure_release]])
+  mf_structure_release mf_graph_release]])
 because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
   mf_archive_tensor mf_archive_rows mf_structure_atoms]])
 because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_archive_open mf_archive_write mf_file_read

@@ -145,6 +145,90 @@ describe("a function that differentiates in Lua", function()
   end)
 end)
 
+describe("recompute", function()
+  local packing, layer
+  setup(function()
+    packing = mf.packing { 5, 2 }
+    layer = mf.nn.ipa { dim = 8, edge = 4, heads = 2, hidden = 3, query_points = 2, value_points = 2, init = "default" }
+  end)
+  teardown(function() packing, layer = nil, nil end)
+
+  -- Attention of both kinds between other things.
+  local function block(x, frames, z)
+    local h = x:reshape(7, 2, 4)
+    x = x + mf.attention(h, h:tanh(), h, nil, packing):reshape(7, 8)
+    return x + layer { s = x, frames = frames, pair = z, packing = packing }:tanh(), x:square()
+  end
+
+  local function gradients(run, retain)
+    mf.seed(71)
+    local x, z = mf.randn(7, 8):require_grad(), mf.randn(7, 2, 2, 4):require_grad()
+    local frames = { R = mf.random.rotations(7), t = mf.randn(7, 3):require_grad() }
+    for _, p in ipairs(layer:parameters()) do p:zero_grad() end
+    local y, square = run(x, frames, z)
+    local loss = y:square():sum() + square:sum()
+    if retain then loss:backward(nil, { retain = true }) end
+    loss:backward()
+    local list = { x:grad(), z:grad(), frames.t:grad(), layer.points.head_weights:grad(), layer.scalar.linear_q.weight:grad() }
+    return list
+  end
+
+  local function frames_apart(fn)
+    return function(x, frames, z)
+      return fn(function(a, R, t, b) return block(a, { R = R, t = t }, b) end, x, frames.R, frames.t, z)
+    end
+  end
+
+  it("gives the gradients of the plain call", function()
+    local want, got = gradients(block), gradients(frames_apart(mf.recompute))
+    for i, x in ipairs(want) do support.close(got[i], x, 1e-6) end
+    for i, x in ipairs(gradients(frames_apart(mf.recompute), true)) do support.close(x, want[i] * 2, 1e-6) end
+  end)
+
+  it("may hold checkpoints and other recomputes, and stand in them", function()
+    local want = gradients(block)
+    for _, outer in ipairs { mf.recompute, mf.checkpoint } do
+      for _, inner in ipairs { mf.recompute, mf.checkpoint } do
+        local got = gradients(frames_apart(function(fn, ...)
+          return outer(function(x, R, t, z)
+            local y, square = inner(fn, x, R, t, z)
+            local h = x:reshape(7, 1, 8)
+            return y + mf.attention(h, h, h, nil, packing):reshape(7, 8) * 0, square
+          end, ...)
+        end))
+        for i, x in ipairs(want) do support.close(got[i], x, 1e-6) end
+      end
+    end
+  end)
+
+  it("does not do attention twice", function()
+    local calls, attention = 0, mf.attention
+    local function count(...)
+      local before = mf.memory().live
+      local y = attention(...)
+      if mf.memory().live > before then calls = calls + 1 end     -- what is resumed makes no storage of its own
+      return y
+    end
+    local q = mf.randn(7, 2, 4):require_grad()
+    mf.recompute(function(x) return count(x, x, x, nil, packing) end, q):sum():backward()
+    assert.equal(1, calls)
+  end)
+
+  it("leaves nothing behind", function()
+    support.no_leaks(function() gradients(frames_apart(mf.recompute)) end)
+    local x = mf.randn(7, 2, 4):require_grad()
+    local function step() mf.recompute(function(a) return mf.attention(a, a, a, nil, packing) end, x):sum():backward() end
+    step()
+    collectgarbage()
+    collectgarbage "stop"
+    local before = mf.memory().live
+    mf.scope(step)
+    local after = mf.memory().live
+    collectgarbage "restart"
+    assert.equal(before, after)
+  end)
+end)
+
 describe("a checkpoint", function()
   local function block(x, w) return (x:matmul(w):tanh() * x):exp() end
 

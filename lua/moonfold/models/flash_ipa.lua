@@ -106,6 +106,15 @@ local function masks(self, inputs, packing)
   }
 end
 
+local function plain(fn, ...) return fn(...) end
+
+-- How a block is called. Past this length attention is most of a step, and what precedes and follows it is cheap to do again.
+local LONG = 4096
+local function runner(checkpoint, packing)
+  if checkpoint == nil then checkpoint = packing:longest() >= LONG and "attention" end
+  return checkpoint == "attention" and mf.recompute or checkpoint and mf.checkpoint or plain
+end
+
 local function forward(self, inputs)
   local o = self._options
   local x, R = inputs.translations, inputs.rotations
@@ -119,13 +128,9 @@ local function forward(self, inputs)
     s = s, translations = x, trans_sc = inputs.trans_sc, mask = inputs.mask, packing = packing,
     edge = inputs.edge_embeddings, edge_mask = inputs.edge_mask,
   }
-  local frame, t = R, x:affine(NM, 0)
+  local frame, t, run = R, x:affine(NM, 0), runner(o.checkpoint, packing)
   for b = 0, o.blocks - 1 do
-    if o.checkpoint then
-      s, frame, t, pair = mf.checkpoint(block, self, b, call, s, frame, t, pair)
-    else
-      s, frame, t, pair = block(self, b, call, s, frame, t, pair)
-    end
+    s, frame, t, pair = run(block, self, b, call, s, frame, t, pair)
   end
   return {
     translations = t:affine(1 / NM, 0), node = s, initial = initial,
@@ -137,10 +142,12 @@ local defaults = {
   mode = "flash_1d_bias", node = 256, edge = 128, hidden = 128, heads = 8, query_points = 8, value_points = 12, rank = 2,
   transformer_heads = 4, transformer_layers = 2, blocks = 6, feat = 64, bins = 22, neighbours = 10,
   max_len = module.OPTIONAL, gauge = "canonical", layout = "3p", precision = module.OPTIONAL, split_type = "fp16",
-  checkpoint = false, compat = false, rng = module.OPTIONAL,
+  checkpoint = module.OPTIONAL, compat = false, rng = module.OPTIONAL,
 }
 
 local define = module.define("flash_ipa", defaults, function(self, o)
+  local known = o.checkpoint == nil or type(o.checkpoint) == "boolean" or o.checkpoint == "attention"
+  if not known then fail("flash_ipa: checkpoint is '%s' (known: true, false, attention)", tostring(o.checkpoint)) end
   self.edge_embedder = edge_embedder {
     mode = o.mode, node = o.node, edge = o.edge, feat = o.feat, bins = o.bins, rank = o.rank, neighbours = o.neighbours,
     max_len = o.max_len, compat = o.compat, rng = o.rng,
@@ -164,8 +171,9 @@ end, forward, {
 -- @tparam table o `mode` ("flash_1d_bias"; also "flash_2d_factorize_bias", "flash_no_bias", "orig_2d_bias", "orig_no_bias"),
 --   `node` (256), `edge` (128), `hidden` (128), `heads` (8), `query_points` (8), `value_points` (12), `rank` (2), `blocks` (6),
 --   `neighbours` (10), `transformer_heads` (4), `transformer_layers` (2), `feat` (64), `bins` (22), `max_len` (for factorizing),
---   `gauge` ("canonical"), `layout` ("3p"), `precision` (the global one), `split_type` ("fp16"), `checkpoint` (false: true
---   recomputes each block in backward), `compat` (false: true lets masked residues be neighbours), `rng`
+--   `gauge` ("canonical"), `layout` ("3p"), `precision` (the global one), `split_type` ("fp16"), `checkpoint` (what
+--   backward makes again instead of keeping it: "attention" each block but for its attention, true each block, false nothing;
+--   by default "attention" from sequences of 4096 residues on), `compat` (false: true lets masked residues be neighbours), `rng`
 -- @usage local model = mf.models.flash_ipa { node = 256, edge = 128, blocks = 6, rank = 2 }
 --        local out = model { translations = x, rotations = R, node_embeddings = s, packing = packing }
 return setmetatable({ name = "flash_ipa", defaults = defaults, methods = define.methods }, {

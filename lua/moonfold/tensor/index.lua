@@ -146,6 +146,24 @@ end
 
 local precisions = { exact = C.MF_EXACT, fp16 = C.MF_FP16, bf16 = C.MF_BF16, tf32 = C.MF_TF32 }
 
+-- Inside mf.recompute: the first time what attention gives is kept, the second time it is not computed again.
+local function logged(log, q, k, v, key_bias, packing, code)
+  local entry = log:next()
+  if entry then
+    local status = C.mf_attention_resume(out, q, k, v, key_bias, entry[1], entry[2], packing, code)
+    if status ~= 0 and again(status) then
+      check(C.mf_attention_resume(out, q, k, v, key_bias, entry[1], entry[2], packing, code))
+    end
+    return adopt(out[0])
+  end
+  local status = C.mf_attention_attend(out, out2, q, k, v, key_bias, packing, code)
+  if status ~= 0 and again(status) then check(C.mf_attention_attend(out, out2, q, k, v, key_bias, packing, code)) end
+  local lse = adopt(out2[0])
+  local attended = adopt(out[0])
+  log:keep(attended, lse)
+  return attended
+end
+
 --- softmax(q k' + key_bias) v within each packed sequence; nothing of size L x L is stored.
 -- @tparam tensor q (N, heads, width)
 -- @tparam tensor k (N, heads, width)
@@ -162,6 +180,8 @@ function functions.attention(q, k, v, key_bias, packing, precision)
   T.packing_argument("attention", 5, packing)
   local code = precisions[precision or "exact"]
   if not code then fail("attention: unknown precision '%s' (known: exact, fp16, bf16, tf32)", tostring(precision)) end
+  local log = F.attention_log
+  if log then return logged(log, q, k, v, key_bias, packing, code) end
   local status = C.mf_attention(out, q, k, v, key_bias, packing, code)
   if status ~= 0 and again(status) then check(C.mf_attention(out, q, k, v, key_bias, packing, code)) end
   return adopt(out[0])

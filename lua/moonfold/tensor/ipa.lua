@@ -53,6 +53,16 @@ end
 -- @treturn tensor
 function M.flash_ipa(o)
   o = fill("flash_ipa", o)
+  local log = not o.attended and F.attention_log
+  if log then                             -- inside mf.recompute
+    local entry = log:next()
+    if not entry then
+      local features, attended, lse = M.flash_ipa_attend(o)
+      log:keep(attended, lse)
+      return features
+    end
+    inputs.attended, inputs.lse = entry[1], entry[2]
+  end
   local status = C.mf_flash_ipa(out, inputs, o.packing, params)
   if status ~= 0 and again(status) then check(C.mf_flash_ipa(out, inputs, o.packing, params)) end
   return adopt(out[0])
