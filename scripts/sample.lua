@@ -25,11 +25,13 @@ local o = command.parse(arg, {
   { "residues", "integer", 20000, "integrate at most so many at once" },
   { "device", "string", "cpu", "where tensors live" },
   { "threads", "integer", 0, "CPU threads, 0 for all cores" },
-  { "precision", "string", "float32", "of attention: float32, fp16, bf16, split" },
+  { "precision", "string", "float32", "of attention: float32, tf32, fp16, bf16, split" },
+  { "products", "string", options.OPTIONAL, "of matrices: float32, tf32, bf16; by default tf32 on a GPU, float32 elsewhere" },
 })
 
 mf.threads(o.threads)
 mf.precision(o.precision)
+o.products = mf.products(o.products or o.device:find "^cuda" and "tf32" or "float32")
 local model, flow = weights.open(o.weights)
 model:to(o.device)
 files.make_folder(o.out)

@@ -21,7 +21,8 @@ local program = {
   { "seed", "integer", 123, "of weights, batches and noise" },
   { "device", "string", "cpu", "where tensors live" },
   { "threads", "integer", 0, "CPU threads, 0 for all cores" },
-  { "precision", "string", "float32", "of attention: float32, fp16, bf16, split" },
+  { "precision", "string", "float32", "of attention: float32, tf32, fp16, bf16, split" },
+  { "products", "string", options.OPTIONAL, "of matrices: float32, tf32, bf16; by default tf32 on a GPU, float32 elsewhere" },
   { "lr", "number", 1e-4, "learning rate" },
   { "warmup", "integer", 0, "steps over which it rises" },
   { "decay", "string", "none", "or cosine" },
@@ -63,6 +64,7 @@ if o.resume then o.out = o.resume end
 
 mf.threads(o.threads)
 mf.precision(o.precision)
+o.products = mf.products(o.products or o.device:find "^cuda" and "tf32" or "float32")
 mf.seed(o.seed)
 
 local set = mf.data.open(o.data)

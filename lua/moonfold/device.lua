@@ -142,8 +142,8 @@ end
 
 --- What matrix products of float32 tensors (`matmul`, `linear` and their gradients) round their operands to: "float32" (not at
 -- all), "tf32" (10 bits after the first, what tensor cores of GPUs read) or "bf16" (7 bits); sums are in float32 always. Matrices
--- with a side under 16 are never rounded: rotations, coordinates and the heads that make them stay exact. A gradient is taken in the
--- precision of its forward product. Without arguments it tells; with a name it sets, for the calls of `fn` only when a
+-- with a side under 16 are never rounded: rotations, coordinates and the heads that make them stay exact. A gradient is taken in
+-- the precision of its forward product. Without arguments it tells; with a name it sets, for the calls of `fn` only when a
 -- function is given.
 -- @tparam ?string name
 -- @tparam ?function fn

@@ -149,3 +149,143 @@ describe("linear", function()
     naive.fails(function() mf.zeros(2, 3):linear(mf.zeros(4, 3), mf.zeros(3)) end, "linear: bias (3) must be (4)")
   end)
 end)
+
+--- v rounded to `bits` binary digits after the first, to nearest; random values meet no ties.
+local function rounded(values, bits)
+  local out = {}
+  for i, v in ipairs(values) do
+    local m, e = math.frexp(v)
+    out[i] = math.ldexp(math.floor(math.ldexp(m, bits + 1) + 0.5), e - bits - 1)
+  end
+  return out
+end
+
+describe("linear with relu", function()
+  local function bits_equal(a, b) assert.is_true(a:bytes() == b:bytes()) end
+
+  for _, case in ipairs { { { 5 }, 3 }, { { 1, 7 }, 2 }, { { 0, 7 }, 2 }, { { 31, 33 }, 67 }, { { 2, 3, 5 }, 4 }, { { 4, 0 }, 3 },
+    { { 601, 33 }, 65 }, { { 300, 1 }, 1 } } do
+    local shape, width = case[1], case[2]
+    local name = table.concat(shape, "x")
+    it(("is relu of linear, bit for bit, for x %s"):format(name), function()
+      for _, dtype in ipairs { "float32", "float64", "bfloat16", "float16" } do
+        local function to(t) return dtype == "float32" and t or t:to(dtype) end
+        local x, w = to(normal(shape, "float32", 1)), to(normal({ width, shape[#shape] }, "float32", 2))
+        local b = to(normal({ width }, "float32", 3))
+        bits_equal(x:linear(w, b):relu(), x:linear(w, b, "relu"))
+        bits_equal(x:linear(w):relu(), x:linear(w, nil, "relu"))
+      end
+    end)
+
+    it(("has the gradients of relu of linear for x %s #grad"):format(name), function()
+      local function gradients(fused, gaps)
+        local x, w = normal(shape, nil, 1):require_grad(), normal({ width, shape[#shape] }, nil, 2):require_grad()
+        local b = normal({ width }, nil, 3):require_grad()
+        local y = fused and x:linear(w, b, "relu") or x:linear(w, b):relu()
+        local dy = normal(y:shape(), nil, 4)
+        if gaps and #shape > 1 and dy:count() > 0 then dy = naive.strided(dy) end
+        y:backward(dy)
+        return { x:grad(), w:grad(), b:grad() }
+      end
+      local expected = gradients(false)
+      for _, gaps in ipairs { false, true } do
+        for i, got in ipairs(gradients(true, gaps)) do naive.close(expected[i]:values(), got, 1e-12) end
+      end
+    end)
+  end
+
+  it("sums gradients of the bias over rows with gaps and in 16-bit types", function()
+    local dy = normal({ 700, 20 }, nil, 1):narrow(2, 3, 9)
+    local expected = dy:sum(1)
+    local x, w = normal({ 700, 4 }, nil, 2), normal({ 9, 4 }, nil, 3)
+    local b = mf.zeros(9, { dtype = "float64", requires_grad = true })
+    x:linear(w, b):backward(dy)
+    naive.close(expected:values(), b:grad(), 1e-13)
+    for name, half_spacing in pairs { bfloat16 = 2 ^ -8, float16 = 2 ^ -11 } do
+      local short = dy:to(name)
+      local bias = mf.zeros(9):to(name):require_grad()
+      x:to(name):linear(w:to(name), bias, "relu"):backward(short)
+      local kept = x:to(name):linear(w:to(name)):gt(0):double()
+      naive.close((short:double() * kept):sum(1):values(), bias:grad():double(), half_spacing * 1.01)
+    end
+  end)
+
+  it("keeps no more than linear does where its result is the next input", function()
+    local x, w = mf.zeros(64, 32), mf.zeros(32, 32, { requires_grad = true })
+    local before = mf.memory().live
+    local y = x:linear(w, nil, "relu")
+    assert.equal(before + 64 * 32 * 4, mf.memory().live)
+    assert.is_true(y:requires_grad())
+  end)
+
+  it("refuses other activations", function()
+    naive.fails(function() mf.zeros(2, 3):linear(mf.zeros(4, 3), nil, "gelu") end,
+      "linear: unknown activation 'gelu' (known: none, relu)")
+  end)
+end)
+
+describe("the precision of products", function()
+  local bits = { tf32 = 10, bf16 = 7 }
+
+  after_each(function() mf.products "float32" end)
+
+  for name, digits in pairs(bits) do
+    it("rounds the operands of float32 products to " .. name, function()
+      local a, b = normal({ 33, 67 }, "float32", 1), normal({ 67, 31 }, "float32", 2)
+      local function round(x) return mf.tensor(rounded(x:values(), digits), { dtype = "float64" }):reshape(x:shape()) end
+      local expected = loops(round(a), round(b))
+      local got = mf.products(name, a.matmul, a, b)
+      naive.close(expected, got, 1.2e-7 * 70)             -- 67 products summed in float32
+      local bias = normal({ 31 }, "float32", 3)
+      for i = 1, #expected do expected[i] = expected[i] + bias:values()[(i - 1) % 31 + 1] end
+      naive.close(expected, mf.products(name, function() return a:linear(b:t(), bias) end), 1.2e-7 * 71)
+      assert.is_true(got:bytes() ~= a:matmul(b):bytes())
+    end)
+  end
+
+  it("goes with the product into its gradient #grad", function()
+    local function gradients(precision, outside)
+      local x, w, b = normal({ 40, 33 }, "float32", 1):require_grad(), normal({ 35, 33 }, "float32", 2):require_grad(),
+        normal({ 35 }, "float32", 3):require_grad()
+      local y = mf.products(precision, function() return x:linear(w, b, "relu"):matmul(w) end)
+      mf.products(outside, y.backward, y, normal({ 40, 33 }, "float32", 4))
+      return x:grad():bytes() .. w:grad():bytes() .. b:grad():bytes()
+    end
+    assert.is_true(gradients("tf32", "float32") == gradients("tf32", "tf32"))
+    assert.is_true(gradients("float32", "tf32") == gradients("float32", "float32"))
+    assert.is_true(gradients("tf32", "tf32") ~= gradients("float32", "float32"))
+  end)
+
+  it("leaves float64, 16-bit types and matrices with a side under 16 as they are", function()
+    for _, case in ipairs { { 40, 33, 15 }, { 15, 33, 40 }, { 40, 3, 40 }, { 40, 33, 20, "float64" },
+      { 40, 33, 20, "bfloat16" } } do
+      local m, k, n, dtype = unpack(case)
+      local a, b = normal({ m, k }, "float32", 1):to(dtype or "float32"), normal({ k, n }, "float32", 2):to(dtype or "float32")
+      assert.is_true(a:matmul(b):bytes() == mf.products("tf32", a.matmul, a, b):bytes())
+    end
+    local x, w = normal({ 40, 33 }, "float32", 1), normal({ 6, 33 }, "float32", 2)
+    assert.is_true(x:linear(w):bytes() == mf.products("tf32", x.linear, x, w):bytes())
+  end)
+
+  it("is the same when a checkpoint calls again", function()
+    local w = normal({ 32, 32 }, "float32", 2):require_grad()
+    local function gradient(run)
+      local x = normal({ 32, 32 }, "float32", 1):require_grad()
+      local y = mf.products("bf16", run, function(t) return t:linear(w, nil, "relu"):linear(w) end, x)
+      y:sum():backward()
+      return x:grad():bytes()
+    end
+    assert.is_true(gradient(mf.checkpoint) == gradient(function(f, x) return f(x) end))
+    assert.equal("float32", mf.products())
+  end)
+
+  it("is set for good or for a call, and back after an error", function()
+    assert.equal("float32", mf.products())
+    assert.equal("tf32", mf.products "tf32")
+    assert.equal("bf16", mf.products("bf16", mf.products))
+    assert.equal("tf32", mf.products())
+    assert.is_false(pcall(mf.products, "bf16", error, "no"))
+    assert.equal("tf32", mf.products())
+    naive.fails(function() mf.products "fp16" end, "products: unknown precision 'fp16' (known: bf16, float32, tf32)")
+  end)
+end)
