@@ -85,6 +85,17 @@ static __device__ inline void mf__put_plain(R *to, int to_stride, const R (&valu
         for (int g = 0; g < NC; g++) to[(r + 4 * i) * to_stride + 64 * g + c] = value[i * NC + g];
 }
 
+/* to += from, which becomes 0. */
+template <int N, class R> static __device__ inline void mf__add_up(R (&to)[4][N], R (&from)[4][N]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            to[i][j] += from[i][j];
+            from[i][j] = 0;
+        }
+}
+
 /* s += a b' over `width`: a (a_rows, width) and b (b_rows, width) in global memory, at most 64 and 64 G rows of them count.
  * `left` (2, depth, stride) and `right` (2, depth, wide stride of G) are shared; all threads are done with them on return. */
 template <int G, class R, class F, class H>
@@ -99,6 +110,9 @@ static __device__ inline void mf__tile_scores(R (&s)[4][4 * G], const R *a, int6
     mf__put_turned(left, tile::stride, x);
     mf__put_turned(right, wide, y);
     __syncthreads();
+    /* float: sums of 32 products are added up, so that rounding grows with the root of the width's root */
+    constexpr bool staged = sizeof(R) == 4;
+    R part[4][4 * G] = {};
     int buffer = 0;
     for (int c = 0; c < width; c += tile::depth, buffer ^= 1) {
         const int next = c + tile::depth;
@@ -106,7 +120,8 @@ static __device__ inline void mf__tile_scores(R (&s)[4][4 * G], const R *a, int6
             mf__fetch_turned(x, a + next, a_stride, a_rows, width - next, a_convert);
             mf__fetch_turned(y, b + next, b_stride, b_rows, width - next, b_convert);
         }
-        mf__tile_multiply<G>(s, left + buffer * left_size, right + buffer * right_size, wide);
+        mf__tile_multiply<G>(staged ? part : s, left + buffer * left_size, right + buffer * right_size, wide);
+        if (staged && (buffer || next >= width)) mf__add_up(s, part);
         if (next < width) {
             mf__put_turned(left + (buffer ^ 1) * left_size, tile::stride, x);
             mf__put_turned(right + (buffer ^ 1) * right_size, wide, y);
@@ -158,13 +173,13 @@ static __device__ inline bool mf__tile_find(mf_tile_place *place, const int32_t 
     return place->start < place->length;
 }
 
-/* Columns of a product cut into pieces of at most 256, each `groups` groups of 64. */
+/* Columns of a product cut into pieces of at most `most` (256), each `groups` groups of 64. */
 struct mf_pieces {
     int count, groups;
 };
-static inline mf_pieces mf__pieces(int64_t width) {
+static inline mf_pieces mf__pieces(int64_t width, int most = 256) {
     mf_pieces p;
-    p.count = (int)(width > 256 ? mf__blocks(width, 256) : 1);
+    p.count = (int)(width > most ? mf__blocks(width, most) : 1);
     const int64_t groups = mf__blocks(mf__blocks(width, p.count), 64);
     p.groups = (int)(groups < 1 ? 1 : groups);
     return p;

@@ -8,8 +8,9 @@
  * Traffic   a block reads all of the other axis for its 64 rows: 15 operations a byte in float32, out of the second cache
  * Mapping   a block owns 64 queries (forward, dq) or 64 keys (dk, dv) of one head and walks the other axis in tiles of 128 (float64: 64);
  *           attention.cuh says who holds what. Widths over 256 are cut into pieces, one block each, which make S again
- * Numerics  everything in the real type; the softmax keeps a running maximum. Float64 with precision fp16 or bf16 rounds what a matrix
- *           unit would take (q, k, v, P, dout, dS), as the CPU does; tf32 does not round: ordinary arithmetic is exact and no slower
+ * Numerics  everything in the real type, float32 summed in stages (32 channels, a tile of keys); the softmax keeps a running maximum.
+ *           Float64 with precision fp16 or bf16 rounds what a matrix unit would take (q, k, v, P, dout, dS), as the CPU does; tf32 does
+ *           not round: ordinary arithmetic is exact and no slower
  * Order     fixed by the lengths: bitwise repeatable; every gradient is written once, with '='
  * Refuses   nothing */
 #include "attention.cuh"
@@ -48,13 +49,14 @@ template <class R> struct rounding {
     }
 };
 
-/* The block's areas of shared memory; `exchange` is for the two warps that share a row. */
+/* The block's areas of shared memory; `exchange` is for the two warps that share a row, `totals` what a thread sums over tiles. */
 template <class R, int NC> struct areas {
     using tile = mf_tile<R>;
     static constexpr int most = NC > tile::groups ? NC : tile::groups;
     static constexpr int t = tile::columns * tile::stride, left = 2 * tile::depth * tile::stride,
                          right = 2 * tile::depth * mf__wide_stride<most>, exchange = 128;
-    static constexpr int64_t bytes = (int64_t)(t + left + right + exchange) * (int64_t)sizeof(R);
+    static constexpr int totals = sizeof(R) == 4 ? 16 * NC * tile::threads : 0;
+    static constexpr int64_t bytes = (int64_t)(t + left + right + exchange + totals) * (int64_t)sizeof(R);
 };
 
 /* The sum of each of a thread's four rows over the threads that share it. */
@@ -79,11 +81,29 @@ template <class R> static __device__ inline void put_column(R *t, int column, co
     *(mf_quad<R> *)(t + (int64_t)column * mf_tile<R>::stride + 4 * mf__tile_y()) = quad;
 }
 
+/* float: a tile's products are summed from 0 and then added to what the tiles before gave, times `again`: over a long sequence rounding
+ * grows with the number of tiles, not of keys. Each thread has slots of its own, so nobody waits. */
+template <class R, int N> static __device__ inline void add_tile(R (&acc)[4][N], R *totals, const R (&again)[4], bool first, bool last) {
+    if constexpr (sizeof(R) == 4) {
+        if (first && last) return;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int c = 0; c < N; c++) {
+                R *total = totals + (i * N + c) * mf_tile<R>::threads + threadIdx.x;
+                const R sum = first ? acc[i][c] : *total * again[i] + acc[i][c];
+                if (!last) *total = sum;
+                acc[i][c] = last ? sum : R(0);
+            }
+    }
+}
+
 template <class R, int NC> static __global__ void __launch_bounds__(256) exact_forward_kernel(exact_args<R> p) {
     using tile = mf_tile<R>;
     constexpr int G = tile::groups;
     MF_SHARED(R, shared);
     R *t = shared, *left = t + areas<R, NC>::t, *right = left + areas<R, NC>::left, *exchange = right + areas<R, NC>::right;
+    R *totals = exchange + areas<R, NC>::exchange;
     mf_tile_place at;
     if (!mf__tile_find(&at, p.offsets, p.sequences, (int64_t)blockIdx.x % p.tiles)) return;
     const int64_t rest = (int64_t)blockIdx.x / p.tiles;
@@ -93,7 +113,8 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_f
     const R *q = p.q + (at.first + at.start) * qk_stride + head * p.dqk, *k = p.k + at.first * qk_stride + head * p.dqk;
     const R *v = p.v + at.first * v_stride + head * p.dv + c0, *bias = p.key_bias ? p.key_bias + at.first * p.heads + head : nullptr;
     const rounding<R> as_operand = {p.precision, R(1)};
-    R acc[4][4 * NC] = {}, most[4], sum[4] = {};
+    constexpr bool staged = sizeof(R) == 4;
+    R acc[4][4 * NC] = {}, most[4], sum[4] = {}, again[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) most[i] = -(R)INFINITY;
     for (int64_t n0 = 0; n0 < at.length; n0 += tile::columns) {
@@ -117,11 +138,11 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_f
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const R base = top[i] == -(R)INFINITY ? R(0) : top[i];      /* all masked so far: exp(-inf - 0) = 0 and no NaN */
-            const R again = exponential(most[i] - base);
-            sum[i] *= again;
+            again[i] = exponential(most[i] - base);
+            sum[i] *= again[i];
             most[i] = top[i];
 #pragma unroll
-            for (int c = 0; c < 4 * NC; c++) acc[i][c] *= again;
+            for (int c = 0; !staged && c < 4 * NC; c++) acc[i][c] *= again[i];
 #pragma unroll
             for (int c = 0; c < 4 * G; c++) {
                 s[i][c] = as_operand(exponential(s[i][c] - base));      /* the sum is of what is multiplied: weights add up to one */
@@ -134,6 +155,7 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_f
             put_column(t, 64 * (c / 4) + column + c % 4, x);
         }
         mf__tile_gather<NC>(acc, t, v + n0 * v_stride, v_stride, (int)(keys < tile::columns ? keys : tile::columns), width, as_operand, right);
+        add_tile(acc, totals, again, n0 == 0, keys <= tile::columns);
     }
     combine_rows(sum, exchange, [](R a, R b) { return a + b; });
 #pragma unroll
@@ -158,6 +180,7 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_g
     constexpr int G = tile::groups;
     MF_SHARED(R, shared);
     R *t = shared, *left = t + areas<R, NC>::t, *right = left + areas<R, NC>::left, *exchange = right + areas<R, NC>::right;
+    R *totals = exchange + areas<R, NC>::exchange;
     int64_t block = blockIdx.x;
     int kind = 0;
     while (block >= p.blocks[kind]) block -= p.blocks[kind++];
@@ -239,6 +262,8 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_g
         const int rows = (int)(there < tile::columns ? there : tile::columns);
         if (kind == GRAD_V) mf__tile_gather<NC>(acc, t, x + n0 * x_stride, x_stride, rows, width, as_dout, right);
         else mf__tile_gather<NC>(acc, t, x + n0 * x_stride, x_stride, rows, width, as_operand, right);
+        const R again[4] = {1, 1, 1, 1};
+        add_tile(acc, totals, again, n0 == 0, there <= tile::columns);
     }
     const R back = kind == GRAD_V ? 1 / scale / weight_scale : 1 / scale;
     const bool bias = kind == GRAD_K && p.dkey_bias && piece == 0;
@@ -285,6 +310,9 @@ template <class R, int NC> static mf_status grad(mf_device *d, const exact_args<
     ((groups) == 1 ? function<R, 1>(__VA_ARGS__) : (groups) == 2 ? function<R, 2>(__VA_ARGS__) \
      : (groups) == 3 ? function<R, 3>(__VA_ARGS__) : function<R, 4>(__VA_ARGS__))
 
+/* The most columns that a block may make: 256, or 128 where shared memory is small. */
+template <class R> static int most_columns(const mf_device *d) { return mf__cuda(d)->shared_limit >= areas<R, 4>::bytes ? 256 : 128; }
+
 static int unit(const mf_attention_args *a) { return a->dtype == MF_FLOAT64 ? MF_UNIT_FP64 : MF_UNIT_FP32; }
 
 template <class R> static mf_status run_forward(mf_device *d, const mf_attention_args *a) {
@@ -292,7 +320,7 @@ template <class R> static mf_status run_forward(mf_device *d, const mf_attention
     MF_TRY(common(&p, d, a));
     p.out = (R *)a->out;
     p.lse = (R *)a->lse;
-    const mf_pieces pieces = mf__pieces(a->dv);
+    const mf_pieces pieces = mf__pieces(a->dv, most_columns<R>(d));
     const double pairs = (double)a->packing->pairs * (double)a->heads, rows = (double)a->packing->total * (double)a->heads;
     mf__cuda_work(d, 2 * pairs * (double)(pieces.count * a->dqk + a->dv), rows * (double)(2 * a->dqk + 2 * a->dv + 2) * sizeof(R), unit(a));
     return BY_GROUPS(forward, pieces.groups, d, p, p.tiles * a->heads * pieces.count);
@@ -317,7 +345,7 @@ template <class R> static mf_status run_grad(mf_device *d, const mf_attention_ar
         int64_t blocks = 0;
         double operations = 0;
         for (int kind = 0; kind < GRADS; kind++) {
-            const mf_pieces pieces = mf__pieces(width[kind]);
+            const mf_pieces pieces = mf__pieces(width[kind], most_columns<R>(d));
             p.blocks[kind] = wanted[kind] && pieces.groups == groups ? p.tiles * a->heads * pieces.count : 0;
             blocks += p.blocks[kind];
             if (p.blocks[kind]) operations += pairs * 2 * (double)(pieces.count * (a->dqk + (kind == GRAD_V ? 0 : a->dv)) + width[kind]);
