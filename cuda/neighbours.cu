@@ -5,18 +5,18 @@
  *
  * Two launches. `neighbours_pack` writes every residue's position from its sequence's first one in float32 (16 bytes), and for each tile
  * of 32 consecutive residues its box and how far from that origin it reaches. `neighbours_search` gives a warp QUERIES residues; its
- * lanes test 32 tiles at a time against the k-th distances so far and read, a lane a candidate, those tiles that are near enough.
+ * lanes test the boxes of 32 tiles at a time against the k-th neighbours so far, exactly, and read, a lane a candidate, what is left.
  *
  *   filter     d~^2 <= r^2 in float32 on the packed positions, where r is the k-th distance and all that rounding may have taken: a
  *              coordinate is off by u (reach), so a distance by 2 u (reach of query + reach of tile) at most. Nothing is lost.
  *   exact      what passes is queued in shared memory; 32 at a time get their distance in the tensor's type, are sorted by
  *              (distance, position) in the warp and merged into the 32 nearest so far, one a lane
  *
- * Work      8 operations a pair in float32, half as fast at most as needed on cards that are slow in double; some k (1 + ln(L / k))
- *           candidates a residue pass the filter and cost 6 operations in double. Chains are compact, so boxes leave a few tiles of
- *           each; on a cloud without order all L^2 / 2 pairs of tiles remain.
+ * Work      8 operations a pair in float32, also for float64, which many cards are slow in: some k (1 + ln(L / k)) candidates a residue
+ *           pass the filter and cost 9 in the tensor's type, and so does a box for 1024 candidates. Chains are compact, so boxes leave
+ *           a few tiles of each; on a cloud without order all pairs remain.
  * Traffic   16 bytes a candidate for QUERIES residues, from the caches: a sequence of 8192 is 128 KB
- * Memory    17 bytes a residue besides the result
+ * Memory    18 bytes a residue besides the result
  * k         32 places are filled in one pass over the tiles; for larger k the next pass takes what comes after the last place.
  * Bitwise   deterministic, and the same as on the CPU: the result does not depend on the order of the search. */
 #include "table.cuh"
@@ -28,50 +28,51 @@
 enum { THREADS = 128, WARPS = THREADS / 32, QUERIES = 2, QUEUE = 64 };
 static constexpr unsigned ALL = 0xffffffffu;
 
-/* The filter's square, for points and for boxes: one expression, monotone in |x|, |y|, |z|, so that no point of a box is below it. */
-static __device__ __forceinline__ float square(float x, float y, float z) { return fmaf(z, z, fmaf(y, y, x * x)); }
-
-/* A tile's smallest box in packed coordinates (NaN when nobody is there), and the largest |coordinate| in it. */
-struct __align__(16) tile_box {
-    float lo[3], hi[3], reach, unused;
+/* The smallest box of a tile's residues as they are given (inverted when nobody is there), and the largest packed |coordinate|. */
+template <class T> struct __align__(16) tile_box {
+    T lo[3], hi[3];
+    float reach;
 };
 
 template <class T>
 static __global__ void __launch_bounds__(THREADS)
 neighbours_pack_kernel(const int32_t *__restrict__ offsets, int count, int64_t slots, const T *__restrict__ x, const T *__restrict__ mask,
-                       float4 *__restrict__ packed, tile_box *__restrict__ boxes, mf_fault *fault, const char *sentence) {
+                       float4 *__restrict__ packed, tile_box<T> *__restrict__ boxes, mf_fault *fault, const char *sentence) {
     const int lane = threadIdx.x & 31;
     const int64_t slot = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (slot >= slots) return;
     const int s = mf__slot_sequence(offsets, 1, count, slot, 32);
     const int64_t begin = offsets[s], end = offsets[s + 1], i = begin + (slot - mf__slot_of(begin, s, 32)) * 32 + lane;
     const float nan = __int_as_float(0x7fffffff);
-    float p[3] = {nan, nan, nan}, lo[3], hi[3], reach = 0;
-    if (i < end && !(mask && mask[i] == T(0))) {
+    bool there = i < end && !(mask && mask[i] == T(0));
+    float p[3] = {nan, nan, nan}, reach = 0;
+    T given[3] = {};
+    if (there) {
         const bool origin = !(mask && mask[begin] == T(0));
-        bool finite = true;
 #pragma unroll
         for (int j = 0; j < 3; j++) {
             T from = origin ? x[3 * begin + j] : T(0);
             if (!isfinite(from)) from = T(0);
-            finite = finite && isfinite(x[3 * i + j]);
-            p[j] = (float)(x[3 * i + j] - from);
+            given[j] = x[3 * i + j];
+            there = there && isfinite(given[j]);
+            p[j] = (float)(given[j] - from);
             reach = fmaxf(reach, fabsf(p[j]) > 1e18f ? INFINITY : fabsf(p[j]));   /* beyond, nothing is filtered out */
             p[j] = fminf(fmaxf(p[j], -1e18f), 1e18f);
         }
-        if (!finite) {
+        if (!there) {
             mf__raise_finite(fault, sentence, i - begin + 1, s + 1);
             p[0] = p[1] = p[2] = nan;
         }
     }
     if (i < end) packed[i] = make_float4(p[0], p[1], p[2], 0);
+    tile_box<T> box;
 #pragma unroll
-    for (int j = 0; j < 3; j++) {                            /* fmin and fmax pass over NaN */
-        lo[j] = mf__warp_all(p[j], [](float a, float b) { return fminf(a, b); });
-        hi[j] = mf__warp_all(p[j], [](float a, float b) { return fmaxf(a, b); });
+    for (int j = 0; j < 3; j++) {
+        box.lo[j] = mf__warp_all(there ? given[j] : (T)INFINITY, [](T a, T b) { return a < b ? a : b; });
+        box.hi[j] = mf__warp_all(there ? given[j] : (T)-INFINITY, [](T a, T b) { return a > b ? a : b; });
     }
-    reach = mf__warp_max(reach);
-    if (lane == 0) boxes[slot] = {{lo[0], lo[1], lo[2]}, {hi[0], hi[1], hi[2]}, reach, 0};
+    box.reach = mf__warp_max(reach);
+    if (lane == 0) boxes[slot] = box;
 }
 
 /* ---- 32 (distance, position) pairs, one a lane; empty: (inf, INT_MAX) ---- */
@@ -98,19 +99,32 @@ template <class T> static __device__ __forceinline__ entry<T> sorted(entry<T> a,
     return merged(a, lane);
 }
 
-/* One residue's search. `found` and what follows from it are the same in every lane, but for `best`: one entry a lane. */
+/* One residue's search: `best` is one entry a lane, the rest is the same in all. */
 template <class T> struct query {
     T x[3];                     /* as given */
-    float p[3], kth, limit;     /* packed; the k-th distance, rounded up; what the filter compares with */
-    entry<T> best, last;        /* last: of the pass before, only what comes after it counts */
+    float p[3], limit;          /* packed; what the filter compares with */
+    entry<T> best, kth, last;   /* kth: of the places to fill; last: of the pass before, only what comes after it counts */
     int self, queued;
     bool active;
 };
 
-/* What the filter compares squares with; the last term is for squares that underflow. */
-static __device__ __forceinline__ float limit_of(float kth, float slack) {
-    const float r = kth + slack;
+/* What the filter compares squares with: the k-th distance, rounded up, and what packing may take; the last term is for squares
+ * that underflow. */
+template <class T> static __device__ __forceinline__ float limit_of(entry<T> kth, float slack) {
+    const float r = (float)kth.d * 1.000001f + slack;
     return fmaf(r * r, 1.000001f, 1e-37f);
+}
+
+/* No residue of the box is nearer: rounding is monotone, the box touches its residues, and this is the expression of the distances.
+ * So a tile comes after the k-th to the last bit when (bound, its first number) does: many residues on one spot cost nothing. */
+template <class T> static __device__ __forceinline__ T bound_of(const tile_box<T> &box, const T *x) {
+    T e[3];
+#pragma unroll
+    for (int j = 0; j < 3; j++) {
+        const T below = mf__subtract(box.lo[j], x[j]), above = mf__subtract(x[j], box.hi[j]), outside = below > above ? below : above;
+        e[j] = outside > T(0) ? outside : T(0);
+    }
+    return mf__root(mf__square(e[0], e[1], e[2]));
 }
 
 template <class T>
@@ -125,13 +139,13 @@ static __device__ void flush(query<T> &q, const int *queue, int n, int places, i
     a = sorted(a, lane);
     const entry<T> reversed = {__shfl_xor_sync(ALL, a.d, 31), __shfl_xor_sync(ALL, a.i, 31)};
     q.best = merged(before(q.best, reversed) ? q.best : reversed, lane);
-    q.kth = (float)__shfl_sync(ALL, q.best.d, places - 1) * 1.000001f;
+    q.kth = {__shfl_sync(ALL, q.best.d, places - 1), __shfl_sync(ALL, q.best.i, places - 1)};
 }
 
 template <class T>
 static __global__ void __launch_bounds__(THREADS)
 neighbours_search_kernel(const int32_t *__restrict__ offsets, int count, int64_t slots, int k, const T *__restrict__ x, const T *__restrict__ mask,
-                         const float4 *__restrict__ packed, const tile_box *__restrict__ boxes, int32_t *__restrict__ index,
+                         const float4 *__restrict__ packed, const tile_box<T> *__restrict__ boxes, int32_t *__restrict__ index,
                          T *__restrict__ distance) {
     __shared__ int queues[WARPS][QUERIES][QUEUE];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -142,7 +156,7 @@ neighbours_search_kernel(const int32_t *__restrict__ offsets, int count, int64_t
     const int size = offsets[s + 1] - (int)begin, own = (int)(slot - mf__slot_of(begin, s, QUERIES)) * QUERIES;
     if (own >= size) return;
     const int tiles = (size + 31) / 32;
-    const tile_box *__restrict__ box = boxes + mf__slot_of(begin, s, 32);
+    const tile_box<T> *__restrict__ box = boxes + mf__slot_of(begin, s, 32);
     const float reach = box[own / 32].reach;
 
     query<T> q[QUERIES];
@@ -163,29 +177,22 @@ neighbours_search_kernel(const int32_t *__restrict__ offsets, int count, int64_t
 #pragma unroll
         for (int n = 0; n < QUERIES; n++) {
             q[n].best = nobody<T>();
-            q[n].kth = INFINITY;
+            q[n].kth = nobody<T>();
             q[n].queued = 0;
         }
         for (int first = 0; first < tiles; first += 32) {   /* from the residues' own tile on, and around */
             int mine = own / 32 + first + lane;
             if (mine >= tiles) mine -= tiles;
-            tile_box b = {};
-            float farthest = 0;
-            if (first + lane < tiles) {
-                b = box[mine];
-                farthest = b.reach;
-            }
-            farthest = mf__warp_max(farthest);
-            float bound[QUERIES], slack = 2.4e-7f * (reach + farthest);   /* 4 u; u = 2^-24 */
+            tile_box<T> b = {};
+            if (first + lane < tiles) b = box[mine];
+            const float slack = 2.4e-7f * (reach + mf__warp_max(b.reach));   /* 4 u; u = 2^-24 */
+            T bound[QUERIES];
             bool near = false;
 #pragma unroll
             for (int n = 0; n < QUERIES; n++) {
-                float e[3];
-#pragma unroll
-                for (int j = 0; j < 3; j++) e[j] = fmaxf(fmaxf(b.lo[j] - q[n].p[j], q[n].p[j] - b.hi[j]), 0.0f);
-                bound[n] = square(e[0], e[1], e[2]);
+                bound[n] = bound_of(b, q[n].x);
                 q[n].limit = q[n].active ? limit_of(q[n].kth, slack) : -1.0f;
-                near = near || bound[n] <= q[n].limit;
+                near = near || (q[n].active && before({bound[n], mine * 32}, q[n].kth));
             }
             unsigned left = __ballot_sync(ALL, near && first + lane < tiles);
             while (left) {
@@ -196,7 +203,8 @@ neighbours_search_kernel(const int32_t *__restrict__ offsets, int count, int64_t
                 bool flushed = false;
 #pragma unroll
                 for (int n = 0; n < QUERIES; n++) {
-                    const bool passes = square(p.x - q[n].p[0], p.y - q[n].p[1], p.z - q[n].p[2]) <= q[n].limit && c != q[n].self;
+                    const float dx = p.x - q[n].p[0], dy = p.y - q[n].p[1], dz = p.z - q[n].p[2];
+                    const bool passes = fmaf(dz, dz, fmaf(dy, dy, dx * dx)) <= q[n].limit && c != q[n].self;
                     const unsigned who = __ballot_sync(ALL, passes);
                     if (who == 0) continue;
                     int *queue = queues[warp][n];
@@ -216,7 +224,7 @@ neighbours_search_kernel(const int32_t *__restrict__ offsets, int count, int64_t
                 if (flushed) {
                     near = false;
 #pragma unroll
-                    for (int n = 0; n < QUERIES; n++) near = near || bound[n] <= q[n].limit;
+                    for (int n = 0; n < QUERIES; n++) near = near || (q[n].active && before({bound[n], mine * 32}, q[n].kth));
                     left &= __ballot_sync(ALL, near);
                 }
             }
@@ -244,9 +252,9 @@ static mf_status search(mf_device *d, const mf_packing *packing, int64_t k, cons
     const int64_t n = packing->total, tiles = mf__slot_of(n, packing->count, 32), slots = mf__slot_of(n, packing->count, QUERIES);
     if (n == 0) return MF_OK;
     mf_scratch room;
-    MF_TRY(room.take(d, n * (int64_t)sizeof(float4) + tiles * (int64_t)sizeof(tile_box)));
+    MF_TRY(room.take(d, n * (int64_t)sizeof(float4) + tiles * (int64_t)sizeof(tile_box<T>)));
     float4 *packed = room.as<float4>();
-    tile_box *boxes = (tile_box *)(packed + n);
+    tile_box<T> *boxes = (tile_box<T> *)(packed + n);
     mf__cuda_work(d, 20.0 * (double)n, (double)(n * (3 * (int64_t)sizeof(T) + 17)));
     MF_TRY(MF_LAUNCH(d, neighbours_pack_kernel<T>, (unsigned)mf__blocks(tiles, WARPS), THREADS, 0, offsets, (int)packing->count, tiles, x, mask, packed,
                      boxes, mf__cuda(d)->fault_device, "neighbours: residue %lld of sequence %lld has a coordinate that is not finite"));

@@ -1,5 +1,5 @@
--- What is computed from positions: nearest neighbours of a chain and of a cloud without order, the linear layer over their
--- features, the pair-distance loss with and without a cutoff; milliseconds.
+-- What is computed from positions: nearest neighbours of a chain, of a cloud without order and of one spot, the linear
+-- layer over their features, the pair-distance loss with and without a cutoff; milliseconds.
 local mf = require "moonfold"
 
 local K, BINS, FEAT, OUTPUTS, ATOMS, CUTOFF = 20, 22, 64, 88, 3, 6
@@ -13,6 +13,7 @@ return function(o, report)
     local n = packing:total()
     local chain = measure.walk(n, 1):double()
     local cloud = (mf.randn(n, 3) * 30):to(o.device):double()
+    local spot = mf.zeros({ n, 3 }, { dtype = "float64", device = o.device })     -- before there is self-conditioning
     local weight = (mf.randn(OUTPUTS, K * (BINS + FEAT)) * 0.1):to(o.device):require_grad()
     local bias = mf.zeros(OUTPUTS):to(o.device):require_grad()
     local index, distance = g.neighbours(chain, nil, K, packing)
@@ -39,6 +40,7 @@ return function(o, report)
     end
     report {
       "geometry", name, "chain", ms("neighbours", search(chain)), "cloud", ms("neighbours", search(cloud)),
+      "spot", ms("neighbours", search(spot)),
       "layer", forward("layer", layer), "layer_both", both("layer", layer),
       "loss", forward("loss", loss, CUTOFF), "loss_both", both("loss", loss, CUTOFF),
       "all_pairs", n * packing:longest() <= 2 ^ 28 and forward("loss", loss, 0) or "-",
