@@ -11,7 +11,9 @@ local command = require "moonfold.command"
 local json = require "moonfold.json"
 local options = require "moonfold.options"
 
-local known = { "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "overhead" }
+local known = {
+  "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "profile", "overhead",
+}
 
 local o = command.parse(arg, {
   name = "bench", summary = "times layers, kernels and models. Cases: " .. table.concat(known, ", ") .. ".",
@@ -19,6 +21,7 @@ local o = command.parse(arg, {
   { "lengths", "integers", options.OPTIONAL, "residues; each case has its own by default" },
   { "batches", "paths", options.OPTIONAL, "packs, as 39x512; on a GPU 39x512 and 28x128" },
   { "widths", "paths", { "154x228", "64x64", "256x256" }, "of the kernel case: query and value" },
+  { "mode", "string", "flash_1d_bias", "of the profile case's model" },
   { "blocks", "integer", 6, "of the model" },
   { "node", "integer", 256, "channels of the model" },
   { "device", "string", "cpu", "where tensors live" },
