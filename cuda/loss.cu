@@ -52,15 +52,14 @@ squared_error_grad_kernel(int64_t n, int64_t columns, int64_t part, int64_t grou
     }
 }
 
-static __device__ inline int64_t target_at(int dtype, const void *target, int64_t i) {
+static __device__ inline int64_t target_at(int64_t dtype, const void *target, int64_t i) {
     return dtype == MF_INT32 ? ((const int32_t *)target)[i] : ((const int64_t *)target)[i];
 }
 
 template <class T> struct mf_cross_entropy_rule : mf_exponentials<T> {
     using State = typename mf_exponentials<T>::State;
     enum { MAPS = 0 };
-    int64_t columns;
-    int index_dtype;
+    int64_t columns, index_dtype;
     const void *target;
     T *lse;
     mf_fault *fault;
@@ -97,7 +96,7 @@ mf_status mf__cuda_squared_error(mf_device *d, int dtype, int64_t rows, int64_t 
                                  const void *weight, void *y) {
     MF_TRY(check("squared_error", dtype));
     MF_DISPATCH_REAL(dtype, T, {
-        mf_squared_errors<T> rule;
+        auto rule = mf_squared_errors<T>();
         rule.a = (const T *)a;
         rule.b = (const T *)b;
         rule.weight = (const T *)weight;
@@ -132,7 +131,7 @@ mf_status mf__cuda_cross_entropy(mf_device *d, int dtype, int64_t rows, int64_t 
                                  void *y, void *lse) {
     MF_TRY(check("cross_entropy", dtype));
     MF_DISPATCH_REAL(dtype, T, {
-        mf_cross_entropy_rule<T> rule;
+        auto rule = mf_cross_entropy_rule<T>();
         rule.x = (const T *)x;
         rule.y = (T *)y;
         rule.columns = columns;

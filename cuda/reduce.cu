@@ -26,7 +26,7 @@ template <class T> struct mf_extreme {
     T *values;                    /* NULL: indices */
     int *indices;
     int64_t middle, inner;
-    bool smallest;                /* then values are negated on the way: complemented where integer */
+    int64_t smallest;             /* then values are negated on the way: complemented where integer */
     template <int V> __device__ mf_pack<T, V> fetch(int64_t at, int64_t, int64_t) const { return mf__pack_at<V>(x + at); }
     template <int V> __device__ State value(const mf_pack<T, V> &raw, int j, int64_t m) const {
         const Value v = mf__to<Value>(raw.v[j]);
@@ -56,8 +56,7 @@ template <class T> using mf_running_t = std::conditional_t<std::is_integral_v<T>
 
 /* Where a chunk is, and what lies before it in the direction of the sum. */
 struct mf_scan {
-    int64_t outer, middle, inner, chunk, chunks;
-    int reverse;
+    int64_t outer, middle, inner, chunk, chunks, reverse;
 };
 
 enum { SCAN_EACH = 4, SCAN_THREADS = 256 };

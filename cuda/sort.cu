@@ -193,14 +193,17 @@ template <class T> static mf_status sort(mf_device *d, int64_t lines, const mf_s
     }
 
     mf_runs runs = {mf__blocks(s.middle, tile), tile, s.k < tile ? s.k : tile};
+    int64_t most = 0;             /* items of a line in any generation of runs but the last: whole runs, so it may grow */
+    for (int64_t count = runs.count, room = runs.room; count > 1; count = mf__blocks(count, 2), room = s.k < 2 * room ? s.k : 2 * room)
+        if (count * room > most) most = count * room;
     mf_scratch buffers[2];
-    MF_TRY(buffers[0].take(d, lines * runs.count * runs.room * (int64_t)sizeof(Item)));
+    MF_TRY(buffers[0].take(d, lines * most * (int64_t)sizeof(Item)));
+    if (runs.count > 2) MF_TRY(buffers[1].take(d, lines * most * (int64_t)sizeof(Item)));
     MF_TRY(MF_LAUNCH(d, sort_tiles_kernel<T>, grid_of(lines * runs.count), SORT_THREADS, SORT_SHARED, s, lines, runs.count, (int)tile, 1, descending,
                      runs.room, buffers[0].as<Item>()));
     for (int now = 0; runs.count > 1; now = !now) {
         const int64_t room = s.k < 2 * runs.room ? s.k : 2 * runs.room;
         const mf_runs next = {mf__blocks(runs.count, 2), 2 * runs.span, room};
-        if (next.count > 1 && !buffers[!now].data) MF_TRY(buffers[!now].take(d, lines * next.count * next.room * (int64_t)sizeof(Item)));
         const double moved = (double)(lines * next.count) * (double)next.room;
         mf__cuda_work(d, moved, 2 * moved * sizeof(Item));
         MF_TRY(MF_LAUNCH(d, sort_merge_kernel<T>, grid_of(lines * next.count * mf__blocks(next.room, MERGE_TILE)), MERGE_THREADS,

@@ -237,8 +237,8 @@ mf_status mf__cpu_reduce(mf_device *d, int op, int dtype, int64_t outer, int64_t
     return extreme(d, op, dtype, outer, middle, inner, x, y);
 }
 
-/* cumsum_<name> for f32, f64, i32, i64. float runs in double: the error of a running sum grows with its length, and
- * there is no tree to put it in. */
+/* cumsum_<name> for f32, f64, i32, i64. float runs in double: the error of a running sum grows with its length. Every
+ * ROW_CHUNK elements begin a sum of their own on top of those before, so that it grows with n / ROW_CHUNK + ROW_CHUNK instead of n. */
 #define DEFINE_CUMSUM(name, T, A) \
     static void cumsum_##name(mf_device *d, int64_t outer, int64_t middle, int64_t inner, const T *x, T *y, int reverse) { \
         const pieces c = cut(outer, middle, inner, 1); \
@@ -246,12 +246,16 @@ mf_status mf__cpu_reduce(mf_device *d, int op, int dtype, int64_t outer, int64_t
         for (int64_t item = 0; item < c.count; item++) { \
             const piece p = piece_of(&c, middle, inner, item); \
             const int64_t base = p.outer * middle * inner + p.from; \
-            A total[MF__COLUMNS] = {0}; \
+            A before[MF__COLUMNS] = {0}, total[MF__COLUMNS] = {0}; \
             for (int64_t i = 0; i < middle; i++) { \
                 const int64_t at = base + (reverse ? middle - 1 - i : i) * inner; \
+                for (int64_t j = 0; i % ROW_CHUNK == 0 && j < p.width; j++) { \
+                    before[j] += total[j]; \
+                    total[j] = 0; \
+                } \
                 for (int64_t j = 0; j < p.width; j++) { \
                     total[j] += (A)x[at + j]; \
-                    y[at + j] = (T)total[j]; \
+                    y[at + j] = (T)(before[j] + total[j]); \
                 } \
             } \
         } \
