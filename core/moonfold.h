@@ -196,6 +196,7 @@ int64_t mf_packing_total(const mf_packing *packing);          /* residues */
 int64_t mf_packing_pairs(const mf_packing *packing);          /* sum of squared lengths */
 int64_t mf_packing_longest(const mf_packing *packing);
 int64_t mf_packing_offset(const mf_packing *packing, int64_t i); /* first residue of sequence i; count gives the total */
+mf_status mf_packing_prepare(const mf_packing *packing, int device); /* offsets onto the device now, not at first use: before a capture */
 enum { MF_PACK_OFFSETS, MF_PACK_SEQUENCE, MF_PACK_POSITION, MF_PACK_PAIR_ROW, MF_PACK_PAIR_COLUMN, MF_PACK_PAIR_OFFSET };
 /* int32 tensors: offsets (n+1); sequence and position of each residue (N); residue i and j of each pair (P); j - i (P). */
 mf_status mf_packing_tensor(mf_tensor **out, const mf_packing *packing, int device, int what);
@@ -375,11 +376,11 @@ enum {
 };
 typedef struct mf_optim_list {
     int64_t count;
-    mf_tensor *const *parameters;
-    mf_tensor *const *gradients;
-    mf_tensor *const *m;         /* first moments; SGD: velocities, or NULL without momentum */
-    mf_tensor *const *v;         /* second moments; SGD: NULL */
-    mf_tensor *const *averages;  /* running averages, updated last and after skipped updates too; or NULL */
+    mf_tensor **parameters;
+    mf_tensor **gradients;
+    mf_tensor **m;               /* first moments; SGD: velocities, or NULL without momentum */
+    mf_tensor **v;               /* second moments; SGD: NULL */
+    mf_tensor **averages;        /* running averages, updated last and after skipped updates too; or NULL */
     double decay;                /* of the averages */
     int group;                   /* whose learning rate counts */
 } mf_optim_list;

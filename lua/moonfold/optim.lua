@@ -197,6 +197,24 @@ function Optimizer:sync()
   self.stale = false
 end
 
+--- Lets steps update this running average from now on, in their own pass, as the option `ema` does: `average:update()` is not
+-- called then.
+-- @tparam average average from mf.optim.ema
+-- @treturn boolean false, and nothing is changed, when the average lacks a parameter
+-- @treturn ?string the name of that parameter
+function Optimizer:fuse(average)
+  local found = {}
+  for _, group in ipairs(self.groups) do
+    for _, entry in ipairs(group.entries) do
+      found[entry] = average.by_id[entry.tensor:id()]
+      if not found[entry] then return false, entry.name end
+    end
+  end
+  for entry, averaged in pairs(found) do entry.averaged = averaged end
+  rawset(self, "ema", average)
+  return true
+end
+
 --- Forgets the gradients of all parameters.
 function Optimizer:zero_grad()
   for _, group in ipairs(self.groups) do
@@ -274,17 +292,16 @@ local function new(class, name, slots, defaults, params, given)
   local devices = {}
   for _, group in ipairs(self.groups) do
     group.boxes = {}
-    for _, entry in ipairs(group.entries) do
-      devices[entry.device] = true
-      if self.ema then
-        entry.averaged = self.ema.by_id[entry.tensor:id()]
-        if not entry.averaged then fail("%s: the running average does not have parameter '%s'", name, entry.name) end
-      end
-    end
+    for _, entry in ipairs(group.entries) do devices[entry.device] = true end
   end
   self.controls = {}
   for i, device in ipairs(options.sorted_keys(devices)) do self.controls[i] = new_control(device, #self.groups) end
-  return setmetatable(self, class)
+  setmetatable(self, class)
+  if self.ema then
+    local whole, missing = self:fuse(self.ema)
+    if not whole then fail("%s: the running average does not have parameter '%s'", name, missing) end
+  end
+  return self
 end
 
 local Adam, adam_class = kind()

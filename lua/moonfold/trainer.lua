@@ -79,7 +79,7 @@ local function learn(self, noisy, batch)
     end
   end
   local norm = self.optimizer:step(loss)
-  if self.average then self.average:update() end
+  if self.average and not self.fused then self.average:update() end
   return mf.cat(values, 1), names, norm
 end
 
@@ -200,6 +200,7 @@ end
 return function(o)
   local self = setmetatable(options("trainer", defaults, o), Trainer)
   self.step, self.base_rate = 0, self.optimizer.lr
+  self.fused = self.average and self.optimizer:fuse(self.average)   -- averaged in the pass of the update
   files.make_folder(self.folder)
   prepare(self)
   return self

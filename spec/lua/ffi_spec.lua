@@ -19,7 +19,8 @@ local function declared()
   for body, name in header():gmatch("typedef struct [%w_]+ (%b{}) ([%w_]+);") do
     local fields = {}
     for declaration in body:sub(2, -2):gmatch("[^;]+") do
-      for field in declaration:gsub("^%s*[%w_]+%s", ""):gmatch("[%w_]+") do fields[#fields + 1] = field end
+      local names = declaration:gsub("%f[%w_]const%f[^%w_]", ""):gsub("%b[]", ""):gsub("^%s*[%w_]+", "")
+      for field in names:gmatch("[%w_]+") do fields[#fields + 1] = field end
     end
     structs[name] = fields
   end
