@@ -70,11 +70,12 @@ local function block(self, b, call, s, frame, t, pair)
   local attended = trunk["ipa_" .. b] {
     s = s, frames = { R = R, t = t }, pair = pair, packing = call.packing, mask = call.mask,
   }
-  s = trunk["ipa_ln_" .. b](s + mask_of.apply(attended, call.column))
-  s = s + trunk["post_tfmr_" .. b](trunk["seq_tfmr_" .. b](s, call.packing, call.mask))
+  s = trunk["ipa_ln_" .. b](s, attended, call.column)
+  s = s + trunk["post_tfmr_" .. b](trunk["seq_tfmr_" .. b](s, call.packing, call.mask, call.key_bias))
   s = mask_of.apply(trunk["node_transition_" .. b](s), call.column)
   local q
-  q, t = trunk["bb_update_" .. b](mask_of.apply(s, call.free_column), frame, t, call.free)
+  -- s times the mask in the definition: the update of a frame that may not move is masked itself.
+  q, t = trunk["bb_update_" .. b](s, frame, t, call.free)
   if not pair then return s, q, t end
   local transition = trunk["edge_transition_" .. b]
   if not transition then return s, q, t end
@@ -88,7 +89,7 @@ local function own_embeddings(o, inputs, packing, device)
   return node_embedder.features({ position = half, time = o.node - half, scale = 2056 }, inputs.t, packing, device)
 end
 
-local function masks(self, inputs, packing)
+local function masks(self, inputs, packing, x)
   local mask, free = inputs.mask, inputs.mask
   local column = mask_of.column(mask)
   if inputs.fixed then
@@ -101,8 +102,8 @@ local function masks(self, inputs, packing)
     pair_column = mask_of.column(inputs.edge_mask) or mask_of.pairs(mask, packing)
   end
   return {
-    packing = packing, mask = mask_of.bool(mask), column = column, pair_column = pair_column,
-    free = free, free_column = mask_of.column(free),
+    packing = packing, mask = mask_of.bool(mask), column = column, pair_column = pair_column, free = free,
+    key_bias = sequence_transformer.key_bias_of(mask, self._options.transformer_heads, x),
   }
 end
 
@@ -120,7 +121,7 @@ local function forward(self, inputs)
   local x, R = inputs.translations, inputs.rotations
   if not x or not R then fail("inputs need translations (N, 3) in angstrom and rotations (N, 3, 3)") end
   local packing = inputs.packing or fail("packing is missing: which residues belong together (mf.packing { 120, 80 })")
-  local call = masks(self, inputs, packing)
+  local call = masks(self, inputs, packing, x)
   local s = inputs.node_embeddings or own_embeddings(o, inputs, packing, x:device())
   s = mask_of.apply(s, call.column)
   local initial = s

@@ -13,7 +13,7 @@ local mask_of = require "moonfold.nn.mask"
 -- `frame` is (N, 3, 3) rotations or (N, 4) quaternions; gives q' (N, 4) and t' (N, 3).
 local function compose(frame, t, update, mask)
   local column = mask_of.column(mask)
-  local m = column and column:reshape(-1) or mf.ones(t:size(1), { dtype = t:dtype(), device = t:device() })
+  local m = column and column:reshape(-1)
   if frame:ndim() == 2 then return mf.geometry.frames_update(frame, t, update, m) end
   local q = mf.geometry.frames_update(mf.geometry.rot_to_quat(frame), t, update, m)
   local shift = mask_of.apply(update:narrow(2, 4, 3), column)

@@ -24,9 +24,10 @@ local mask_of = require "moonfold.nn.mask"
 local function forward(self, inputs)
   local o = self._options
   if o.layout ~= "3p" then return lifted_attention.methods.forward(self, inputs) end
-  local frames = lift.check(inputs).frames or fail("points: inputs have no frames ({ R =, t = })")
-  local s, scalars, at = inputs.s, self.scalar, self.points
+  lift.check(inputs)
   local precision = lift.precision(o.precision)
+  local frames = inputs.frames or fail("points: inputs have no frames ({ R =, t = })")
+  local s, scalars, at = inputs.s, self.scalar, self.points
   local pair_bias, pair_value
   if self.pair then pair_bias, pair_value = self.pair:project(inputs) end
   return self.linear_out(mf.flash_ipa {

@@ -15,5 +15,5 @@ return module.define("node_transition", { dim = module.REQUIRED, rng = module.OP
     self.ln = layer_norm { dim = o.dim }
   end,
   function(self, s)
-    return self.ln(s + self.linear_3(self.linear_2(self.linear_1(s, "relu"), "relu")))
+    return self.ln(s, self.linear_3(self.linear_2(self.linear_1(s, "relu"), "relu")))
   end)

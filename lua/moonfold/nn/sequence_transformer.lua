@@ -26,11 +26,12 @@ local attention = module.define("self_attention",
   function(self, x, packing, key_bias)
     local o = self._options
     local n, width = x:size(1), o.dim / o.heads
-    local qkv = x:linear(self.in_proj_weight, self.in_proj_bias):reshape(n, 3, o.heads, width)
-    local q = qkv:select(2, 1):affine(1 / math.sqrt(width), 0)
+    -- split and not select: its backward writes the three gradients into one tensor
+    local q, k, v = unpack(x:linear(self.in_proj_weight, self.in_proj_bias):reshape(n, 3 * o.heads, width):split(o.heads, 2))
+    q = q:affine(1 / math.sqrt(width), 0)
     local precision = lift.precision(o.precision)
     if precision == "split" then precision = "fp16" end
-    local out = mf.attention(q, qkv:select(2, 2), qkv:select(2, 3), key_bias, packing, precision)
+    local out = mf.attention(q, k, v, key_bias, packing, precision)
     return self.out_proj(out:reshape(n, o.dim))
   end)
 
@@ -44,25 +45,28 @@ local layer = module.define("transformer_layer",
     self.norm2 = layer_norm { dim = o.dim }
   end,
   function(self, x, packing, key_bias)
-    x = self.norm1(x + self.self_attn(x, packing, key_bias))
-    return self.norm2(x + self.linear2(self.linear1(x, "relu")))
+    x = self.norm1(x, self.self_attn(x, packing, key_bias))
+    return self.norm2(x, self.linear2(self.linear1(x, "relu")))
   end)
 
-local function forward(self, x, packing, mask)
-  local key_bias
-  if mask then
-    local heads = self._options.heads
-    key_bias = mf.zeros(x:size(1), heads, { dtype = x:dtype(), device = x:device() })
-      :masked_fill(mask_of.bool(mask):logical_not():reshape(-1, 1), -math.huge)
-  end
+-- (N, heads): -inf where a residue is no key; nil without a mask.
+local function key_bias_of(mask, heads, x)
+  if not mask then return nil end
+  return mf.zeros(x:size(1), heads, { dtype = x:dtype(), device = x:device() })
+    :masked_fill(mask_of.bool(mask):logical_not():reshape(-1, 1), -math.huge)
+end
+
+local function forward(self, x, packing, mask, key_bias)
+  key_bias = key_bias or key_bias_of(mask, self._options.heads, x)
   for _, item in ipairs(self.layers) do x = item(x, packing, key_bias) end
   return x
 end
 
---- A sequence transformer; called with (x (N, dim), packing, mask or nil).
+--- A sequence transformer; called with (x (N, dim), packing, mask or nil). A network with several of them may make the mask's
+-- key bias once, `key_bias_of(mask, heads, x)`, and pass it as the fourth argument.
 -- @tparam table o `dim`, `heads` (4), `layers` (2), `precision` (the global one), `rng`
 -- @usage h = nn.sequence_transformer { dim = 256 }(s, packing)
-return module.define("sequence_transformer",
+local constructor = module.define("sequence_transformer",
   { dim = module.REQUIRED, heads = 4, layers = 2, precision = module.OPTIONAL, rng = module.OPTIONAL },
   function(self, o)
     if o.dim % o.heads ~= 0 then fail("sequence_transformer: dim %d does not divide into %d heads", o.dim, o.heads) end
@@ -73,3 +77,7 @@ return module.define("sequence_transformer",
     end
   end, forward,
   { describe = function(self) return ("%d, %d heads"):format(self._options.dim, self._options.heads) end })
+
+constructor.key_bias_of = key_bias_of
+
+return constructor
