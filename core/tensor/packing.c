@@ -81,6 +81,13 @@ mf_status mf__packing_offsets_on(const int32_t **out, const mf_packing *packing,
     return MF_OK;
 }
 
+mf_status mf_packing_prepare(const mf_packing *packing, int device) {
+    mf_device *d;
+    const int32_t *offsets;
+    MF_TRY(mf__ctx_device(&d, packing->ctx, device));
+    return d->code < MF_CUDA ? MF_OK : mf__packing_offsets_on(&offsets, packing, d);   /* the others read the host's */
+}
+
 int64_t mf_packing_count(const mf_packing *p) { return p->count; }
 int64_t mf_packing_total(const mf_packing *p) { return p->total; }
 int64_t mf_packing_pairs(const mf_packing *p) { return p->pairs; }

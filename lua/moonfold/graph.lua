@@ -44,13 +44,14 @@ local function copied(x)
 end
 
 -- What kind of call this is, in words, and its tensors and packings in a fixed order.
-local function describe(value, path, words, tensors)
+local function describe(value, path, words, tensors, packings)
   local kind = type(value)
   if is_tensor(value) then
     tensors[#tensors + 1] = value
     words[#words + 1] = ("%s %s %s %s%s"):format(path, value:dtype(), value:device(), table.concat(value:shape(), "x"),
       value:requires_grad() and " grad" or "")
   elseif ffi.istype(packing_t, value) then
+    packings[#packings + 1] = value
     words[#words + 1] = ("%s packing %s"):format(path, table.concat(value:lengths(), " "))
   elseif kind == "number" then
     words[#words + 1] = ("%s %.17g"):format(path, value)
@@ -58,7 +59,7 @@ local function describe(value, path, words, tensors)
     words[#words + 1] = ("%s %s"):format(path, tostring(value))
   elseif kind == "table" and not getmetatable(value) then
     words[#words + 1] = path .. " table"
-    for _, key in ipairs(options.sorted_keys(value)) do describe(value[key], path .. "." .. tostring(key), words, tensors) end
+    for _, key in ipairs(options.sorted_keys(value)) do describe(value[key], path .. "." .. tostring(key), words, tensors, packings) end
   else
     fail("graph: argument %s is %s; pass tensors, packings, numbers, strings, booleans and plain tables of them, "
       .. "and let the function use the rest as upvalues", path, T.kind(value))
@@ -153,9 +154,9 @@ end
 
 --- Calls the function, or replays what it did.
 function Graph:__call(...)
-  local n, words, tensors = select("#", ...), {}, {}
+  local n, words, tensors, packings = select("#", ...), {}, {}, {}
   local arguments = { ... }
-  for i = 1, n do describe(arguments[i], tostring(i), words, tensors) end
+  for i = 1, n do describe(arguments[i], tostring(i), words, tensors, packings) end
   local device = device_of(tensors)
   if not device or capture.active() then return self.fn(...) end
   words[#words + 1] = C.mf_grad_enabled(ctx) ~= 0 and "grad" or "no grad"
@@ -166,6 +167,7 @@ function Graph:__call(...)
       note(self, key)
       return self.fn(...)
     end
+    for _, packing in ipairs(packings) do check(C.mf_packing_prepare(packing, T.device("graph", device))) end
     entry = captured(self, device, tensors, n, arguments)
   end
   remember(self, key, entry)
