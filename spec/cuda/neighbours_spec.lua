@@ -112,8 +112,12 @@ describe("neighbours on a GPU #gpu", function()
         local o = { lo = 1e-3, hi = 20, bins = bins, feat = feat }
         return g.neighbour_linear(index:to(there), distance:to(there), weight, bias, o)
       end
-      agree(device, layer, { normal(1, outputs, k * (bins + feat)), normal(2, outputs) }, { gradients = true })
-      agree(device, layer, { normal(1, outputs, k * (bins + feat)), n = 2 }, { gradients = true })
+      local weight, bias = normal(1, outputs, k * (bins + feat)), normal(2, outputs)
+      local o = { gradients = true, dtypes = { "float32" } }
+      agree(device, layer, { weight, bias }, o)
+      agree(device, layer, { weight, n = 2 }, o)
+      -- positions are embedded in float32 also here: two units of a sine's last place in each of k feat terms of either sign
+      support.close(layer(weight:to(device), bias:to(device)):to "cpu", layer(weight, bias), 2 ^ -22)
     end)
   end
 

@@ -5,9 +5,10 @@ local agreement = require "spec.support.agreement"
 -- @tparam string device
 -- @tparam function f of the inputs; other tensors that it uses it must bring to their device and type
 -- @tparam table inputs tensors, float64 where they are floating; `n` where some are nil
--- @tparam ?table o `gradients` (false): of the inputs, too
+-- @tparam ?table o `gradients` (false): of the inputs, too; `dtypes` (both)
 return function(device, f, inputs, o)
-  for _, dtype in ipairs { "float32", "float64" } do
-    agreement.check(device, function() return { f = f, inputs = inputs } end, dtype, "plain", o and o.gradients or false)
+  o = o or {}
+  for _, dtype in ipairs(o.dtypes or { "float32", "float64" }) do
+    agreement.check(device, function() return { f = f, inputs = inputs } end, dtype, "plain", o.gradients or false)
   end
 end

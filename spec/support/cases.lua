@@ -42,8 +42,10 @@ return function(place)
   place = place or function(t) return t end
   local cases = {}
   local function case(name, f, inputs, options, kinks)
+    local c = { f = f, inputs = inputs, options = options, kinks = kinks }
     cases[name] = cases[name] or {}
-    table.insert(cases[name], { f = f, inputs = inputs, options = options, kinks = kinks })
+    table.insert(cases[name], c)
+    return c
   end
   local function int32(list) return place(mf.tensor(list, { dtype = "int32" })) end
   local function mask(list) return place(mf.tensor(list):bool()) end
@@ -155,7 +157,7 @@ return function(place)
     local distance = place(mf.tensor { { 0.3, 1.2 }, { 9, 0.31 }, { 0, 1.5 } })
     return g.neighbour_linear(int32 { { 1, 2 }, { 40, 3 }, { 0, 1 } }, distance, w, b,
       { lo = 0.1, hi = 2, bins = 3, feat = 4 })
-  end, { x(5, 2 * (3 + 4)), y(5) })
+  end, { x(5, 2 * (3 + 4)), y(5) }).dtypes = { "float32" }    -- positions are embedded in float32 always, each device's own
 
   -- Heads 2, c 3, P 2, Pv 3, r 2, dz 2; the gauge hangs on R and t, but what is computed in it does not.
   local function flash_ipa(o)
