@@ -96,7 +96,7 @@ mf_status mf__cuda_bias_grad(mf_device *d, int dtype, int64_t rows, int64_t colu
                              void *dbias) {
     if (columns <= 0 || (!y && !dbias)) return MF_OK;
     MF_DISPATCH_FLOAT(dtype, T, {
-        constexpr int V = sizeof(T) == 2 ? 4 : 16 / (int)sizeof(T);   /* 8 or 16 bytes: 256 threads still share 32 rows' worth */
+        constexpr int V = sizeof(T) == 2 ? 4 : 16 / (int)sizeof(T);   /* 8 or 16 bytes a load */
         const uintptr_t low = (uintptr_t)dy | (y ? (uintptr_t)y | (uintptr_t)dz : 0);
         const bool whole = columns % V == 0 && (ld % V == 0 || rows <= 1) && low % (V * sizeof(T)) == 0;
         if (whole) return run<T, V>(d, rows, columns, ld, (const T *)dy, (const T *)y, (T *)dz, (T *)dbias);

@@ -321,10 +321,13 @@ static mf_status plan_at(plan **out, mf_cuda_blas *blas, const plan_key &key, co
     auto it = blas->plans.find(key);
     if (it == blas->plans.end()) {
         if (blas->plans.size() >= MOST_PLANS) blas->plans.clear();
-        plan p;
-        MF_TRY(describe(&p, key, bias));
-        MF_TRY(choose(blas, &p, key));
-        it = blas->plans.emplace(key, p).first;
+        it = blas->plans.emplace(key, plan()).first;          /* descriptors stay where they were made */
+        mf_status status = describe(&it->second, key, bias);
+        if (status == MF_OK) status = choose(blas, &it->second, key);
+        if (status != MF_OK) {
+            blas->plans.erase(it);
+            return status;
+        }
     }
     *out = &it->second;
     return MF_OK;
