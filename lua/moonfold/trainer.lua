@@ -95,12 +95,13 @@ end
 local function prepare(self)
   local step = mf.graph(function(noisy) return learn(self, noisy, {}) end)
   local predict = mf.graph(function(noisy) return { translations = self.model(noisy).translations } end)
-  local function captured(noisy)
-    return self.graph and noisy.translations:device():sub(1, 4) == "cuda" and noisy.packing:total() <= MOST_CAPTURED
-  end
+  local function on_gpu(noisy) return noisy.translations:device():sub(1, 4) == "cuda" end
+  local function captured(noisy) return self.graph and on_gpu(noisy) and noisy.packing:total() <= MOST_CAPTURED end
   self.learn = function(noisy, batch)
-    if captured(noisy) then return step(tensors_of(noisy)) end
-    return learn(self, noisy, batch)
+    -- the same work with a graph as without, so that it changes no bit
+    local inputs = on_gpu(noisy) and tensors_of(noisy) or noisy
+    if captured(noisy) then return step(inputs) end
+    return learn(self, inputs, batch)
   end
   self.predict = function(noisy)
     if captured(noisy) then return predict(tensors_of(noisy)) end

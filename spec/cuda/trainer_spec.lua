@@ -1,0 +1,119 @@
+-- Training and sampling on a GPU: with graphs as without, bit for bit, resumed as uninterrupted, near the CPU's.
+local mf = require "moonfold"
+local support = require "spec.support"
+local files = require "moonfold.files"
+local trainer = require "moonfold.trainer"
+local weights = require "moonfold.weights"
+
+local function about(kind)
+  return {
+    model = {
+      kind = "denoiser", torsions = kind, node = 16, edge = 8, hidden = 4, heads = 2, query_points = 2, value_points = 2,
+      blocks = 2, neighbours = 4, feat = 4, position = 8, time = 8, transformer_heads = 2, transformer_layers = 1,
+    },
+    flow = { profile = kind },
+  }
+end
+
+local function write_set(path, kind)
+  local rng, list = mf.rng(77), {}
+  local torsions = kind == "rna" and 8 or 1
+  for i = 1, 3 do        -- equal lengths: shapes recur
+    local n = 11
+    list[i] = {
+      translations = mf.randn(n, 3, { rng = rng }) * 8, rotations = mf.random.rotations(n, { rng = rng }),
+      torsions = mf.stack({ mf.ones(n, torsions), mf.zeros(n, torsions) }, 3), torsion_mask = mf.ones(n, torsions):bool(),
+      entry = { name = "e" .. i },
+    }
+  end
+  mf.data.write(path, kind, list)
+end
+
+describe("training on a GPU #gpu", function()
+  local device = support.cuda()
+  if not device then return end
+
+  local folder
+  before_each(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    files.make_folder(folder)
+    mf.deterministic(true)
+  end)
+  after_each(function()
+    mf.deterministic(false)
+    os.execute("rm -r '" .. folder .. "'")
+  end)
+
+  local function run(kind, name, steps, o)
+    write_set(folder .. "/set.safetensors", kind)
+    mf.seed(3)
+    local given = about(kind)
+    local where = o.device or device
+    local model = weights.build(given):to(where)
+    local options = {
+      folder = folder .. "/" .. name, model = model, flow = mf.flow.se3(given.flow), steps = steps, warmup = 2,
+      batches = mf.data.open(folder .. "/set.safetensors"):batches { residues = 22, seed = 7, device = where },
+      optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-3, clip = 1 }),
+      average = mf.optim.ema(model:parameters(), 0.9), metadata = weights.metadata(given), graph = o.graph,
+    }
+    local r = trainer(options)
+    if o.resume then assert.is_true(r:resume()) end
+    r:go()
+    return r, model
+  end
+
+  local function journal(name)
+    local rows = {}
+    for line in files.read(folder .. "/" .. name .. "/loss.csv"):gmatch "[^\n]+" do
+      rows[#rows + 1] = line:gsub(",[^,]*$", "")           -- without the seconds
+    end
+    return rows
+  end
+
+  local function same(a, b)
+    for name, x in pairs(a:state()) do support.same_bits(x:to("cpu"), b:state()[name]:to("cpu")) end
+  end
+
+  for _, kind in ipairs { "protein", "rna" } do
+    it(kind .. ": a graph gives what the functions give, bit for bit", function()
+      local _, plain = run(kind, "plain", 7, { graph = false })
+      local _, graphed = run(kind, "graphed", 7, { graph = true })
+      same(plain, graphed)
+    end)
+  end
+
+  it("resumes as if it had not stopped", function()
+    local _, whole = run("protein", "whole", 6, { graph = true })
+    local first = run("protein", "part", 3, { graph = true })
+    assert.equal(3, first.step)
+    local _, resumed = run("protein", "part", 6, { graph = true, resume = true })
+    same(whole, resumed)
+  end)
+
+  it("begins as the CPU begins", function()
+    run("protein", "gpu", 2, { graph = true })
+    run("protein", "cpu", 2, { device = "cpu" })
+    local gpu, cpu = journal "gpu", journal "cpu"
+    assert.equal(#cpu, #gpu)
+    local a, b = {}, {}
+    for value in gpu[2]:gmatch "[^,]+" do a[#a + 1] = tonumber(value) end
+    for value in cpu[2]:gmatch "[^,]+" do b[#b + 1] = tonumber(value) end
+    for i = 1, math.min(#a, 3) do assert.is_true(math.abs(a[i] - b[i]) <= 1e-3 * math.abs(b[i]), a[i] .. " against " .. b[i]) end
+  end)
+
+  it("samples the same with a graph as without", function()
+    local given = about "protein"
+    mf.seed(4)
+    local model, flow = weights.build(given):to(device), mf.flow.se3(given.flow)
+    local list = {}
+    for i, graph in ipairs { false, true } do
+      for _, s in mf.sample(model, flow, { lengths = { 9, 14 }, n = 2, steps = 5, seed = 3, device = device, graph = graph }) do
+        list[i] = list[i] or {}
+        table.insert(list[i], s.translations:to("cpu"))
+      end
+    end
+    assert.equal(4, #list[1])
+    for k, x in ipairs(list[1]) do support.same_bits(x, list[2][k]) end
+  end)
+end)
