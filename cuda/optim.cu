@@ -82,12 +82,22 @@ static __global__ void __launch_bounds__(THREADS) squares_kernel(const __grid_co
     const part mine = part_of(list);
     const void *g = list.g[mine.tensor];
     double sum = 0;
-    each_place<T>(mine, aligned(g), [&](int64_t i, auto whole) {
-        alignas(16) T x[pack<T>::V];
-        load(x, g, i, whole);
+    if (aligned(g) && mine.end - mine.begin == CHUNK) {        /* all loads of a full block are under way together */
+        constexpr int V = pack<T>::V, ROUNDS = CHUNK / (THREADS * V);
+        pack<T> x[ROUNDS];
 #pragma unroll
-        for (int k = 0; k < (whole.value ? pack<T>::V : 1); k++) sum += (double)x[k] * (double)x[k];
-    });
+        for (int round = 0; round < ROUNDS; round++)
+            x[round] = *(const pack<T> *)((const T *)g + mine.begin + (round * THREADS + (int)threadIdx.x) * V);
+#pragma unroll
+        for (int round = 0; round < ROUNDS; round++)
+#pragma unroll
+            for (int k = 0; k < V; k++) sum += (double)x[round].at[k] * (double)x[round].at[k];
+    } else {
+        each_place<T>(mine, false, [&](int64_t i, auto) {
+            const double x = (double)((const T *)g)[i];
+            sum += x * x;
+        });
+    }
     sum = mf__block_sum(sum, slots);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
