@@ -53,7 +53,8 @@ describe("squared_error", function()
   it("says what does not fit", function()
     local a = mf.zeros(3, 4)
     naive.fails(function() a:squared_error(mf.zeros(4, 3)) end, "squared_error: shapes (3, 4) and (4, 3) must be equal")
-    naive.fails(function() a:squared_error(mf.zeros(3, 4, float64)) end, "squared_error: float32 against float64, the types must be equal")
+    naive.fails(function() a:squared_error(mf.zeros(3, 4, float64)) end,
+      "squared_error: float32 against float64, the types must be equal")
     naive.fails(function() a:squared_error(a, mf.ones(4)) end, "squared_error: weight (4) must be the first axes of (3, 4)")
     naive.fails(function() a:squared_error(a, mf.ones(3, float64)) end, "squared_error: weight is float64, the values are float32")
     naive.fails(function() mf.zeros(3, 4):require_grad():squared_error(a, mf.ones(3):require_grad()) end,

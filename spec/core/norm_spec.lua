@@ -160,7 +160,8 @@ describe("add_layer_norm", function()
   end
 
   it("takes a bool mask, a column, and views", function()
-    local a, b, one, zero = naive.normal { 4, 6 }, naive.normal({ 4, 6 }, "float64", 2), mf.ones(6, { dtype = "float64" }), mf.zeros(6, { dtype = "float64" })
+    local a, b = naive.normal { 4, 6 }, naive.normal({ 4, 6 }, "float64", 2)
+    local one, zero = mf.ones(6, { dtype = "float64" }), mf.zeros(6, { dtype = "float64" })
     local mask = mf.tensor { 1, 0, 1, 1 }
     local want = (a + b * mask:double():reshape(4, 1)):layer_norm(one, zero)
     for _, m in ipairs { mask, mask:bool(), mask:reshape(4, 1) } do
@@ -181,9 +182,12 @@ describe("add_layer_norm", function()
 
   it("names the tensor that does not fit", function()
     local x, one = mf.zeros(2, 5), mf.ones(5)
-    naive.fails(function() x:add_layer_norm(mf.zeros(5), one, one) end, "add_layer_norm: (5) cannot be added to (2, 5), the shapes must be equal")
-    naive.fails(function() x:add_layer_norm(mf.zeros(2, 5, { dtype = "float64" }), one, one) end, "add_layer_norm: float64 to be added to float32")
-    naive.fails(function() x:add_layer_norm(x, mf.ones(4), one) end, "add_layer_norm: weight (4) must be (5), the last axis of x (2, 5)")
+    naive.fails(function() x:add_layer_norm(mf.zeros(5), one, one) end,
+      "add_layer_norm: (5) cannot be added to (2, 5), the shapes must be equal")
+    naive.fails(function() x:add_layer_norm(mf.zeros(2, 5, { dtype = "float64" }), one, one) end,
+      "add_layer_norm: float64 to be added to float32")
+    naive.fails(function() x:add_layer_norm(x, mf.ones(4), one) end,
+      "add_layer_norm: weight (4) must be (5), the last axis of x (2, 5)")
     naive.fails(function() x:add_layer_norm(x, one, one, 1e-5, mf.ones(3)) end,
       "add_layer_norm: mask (3) must have 2 elements, one for each row of x (2, 5)")
     naive.fails(function() mf.zeros(2, 5):require_grad():add_layer_norm(x, one, one, 1e-5, mf.ones(2):require_grad()) end,

@@ -11,7 +11,9 @@ describe("softmax on a GPU #gpu", function()
 
   local function normal(...) return mf.randn({ ... }, { dtype = "float64", rng = mf.rng(2) }) * 4 end
 
-  for _, shape in ipairs { { 1 }, { 3, 2 }, { 5, 33 }, { 33, 5 }, { 3, 7, 2 }, { 2, 513, 3 }, { 2, 3, 65 }, { 4, 128 }, { 66001 }, { 14001, 5 }, { 0, 3 } } do
+  for _, shape in ipairs {
+    { 1 }, { 3, 2 }, { 5, 33 }, { 33, 5 }, { 3, 7, 2 }, { 2, 513, 3 }, { 2, 3, 65 }, { 4, 128 }, { 66001 }, { 14001, 5 }, { 0, 3 },
+  } do
     for axis = 1, #shape do
       it(("agrees over %s along axis %d, gradients too"):format(table.concat(shape, "x"), axis), function()
         local x = normal(unpack(shape))

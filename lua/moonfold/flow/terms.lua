@@ -15,7 +15,11 @@ local M = {}
 -- |v| of (N, 3) as (N, 1); 1e-20 keeps the derivative at zero finite and is below float32's resolution elsewhere.
 local function length(v) return (v:square():sum(2, true) + 1e-20):sqrt() end
 
-local function mean_square(x, c) return segments.mean(x:square():sum(2), c.weights, c.packing) end
+-- Mean of |a - b|^2 over each sequence's valid residues (n). Factors that a sequence has in common are left to the caller.
+local function mean_square(a, b, c)
+  c.total = c.total or c.weights:segment_sum(c.packing) + 1e-10
+  return a:squared_error(b, c.weights):segment_sum(c.packing) / c.total
+end
 
 -- What both sides of the atom terms need for the sequences inside the gate; nil when there are none.
 --
@@ -29,7 +33,8 @@ local function gated(c, prediction, noisy)
   if which and #which == 0 then return nil end
   local target = noisy.targets
   local g = {
-    which = which, inside = not which and c.profile.gated(noisy.t, c.gate) or nil, packing = c.packing, mask = noisy.loss_mask, times = noisy.t,
+    which = which, inside = not which and c.profile.gated(noisy.t, c.gate) or nil,
+    packing = c.packing, mask = noisy.loss_mask, times = noisy.t,
     translations = prediction.translations, rotations = prediction.rotations, torsions = prediction.torsions,
     true_translations = target.translations, true_rotations = target.rotations, true_torsions = target.torsions,
     torsion_mask = target.torsion_mask,
@@ -69,8 +74,7 @@ end
 -- Sum over the atoms of |p - p'|^2 and how many were compared, each (k).
 local function atom_error(predicted, truth, present, packing)
   local w = present:float()
-  local error2 = ((predicted - truth):square():sum(3) * w):sum(2):segment_sum(packing)
-  return error2, w:sum(2):segment_sum(packing)
+  return predicted:squared_error(truth, w):segment_sum(packing), w:sum(2):segment_sum(packing)
 end
 
 --- Terms of the protein profile.
@@ -86,10 +90,10 @@ function M.protein(c, prediction, noisy)
   else
     field = target.noise - x_0
   end
-  local predicted = (x_t - prediction.translations) / (t + 1e-10)
-  local off = (field - predicted) * 0.1
-  if c.time_floor then off = off * (t / c.time_floor):clamp(nil, 1) end
-  local terms = { trans = mean_square(off, c) }
+  -- field - (x_t - prediction) / t is the distance of the prediction from what the field leads to, over t
+  local factor = (noisy.t + 1e-10):reciprocal() * 0.1
+  if c.time_floor then factor = factor * (noisy.t / c.time_floor):clamp(nil, 1) end
+  local terms = { trans = mean_square(prediction.translations, x_t - field * (t + 1e-10), c) * factor:square() }
 
   local scale = c.rotation_scaling
   if not scale then scale = t:clamp(1e-4, 1 - 1e-4):clamp(c.time_floor or 0.01, nil):reciprocal() end
@@ -97,10 +101,10 @@ function M.protein(c, prediction, noisy)
   local w_hat = mf.geometry.so3_log(segments.relative(prediction.rotations, noisy.rotations)) * scale
   if c.separate_rotation then
     local a, b = length(w), length(w_hat)
-    terms.axis = mean_square(w / (a + 1e-6) - w_hat / (b + 1e-6), c)
-    terms.angle = mean_square(a - b, c)
+    terms.axis = mean_square(w / (a + 1e-6), w_hat / (b + 1e-6), c)
+    terms.angle = mean_square(a, b, c)
   else
-    terms.rot = mean_square(w - w_hat, c)
+    terms.rot = mean_square(w, w_hat, c)
   end
 
   local g = gated(c, prediction, noisy)
@@ -124,13 +128,11 @@ end
 function M.rna(c, prediction, noisy)
   local packing, target = c.packing, noisy.targets
   local s = noisy.t:clamp(nil, 0.9):affine(-1, 1)
-  local wide = segments.spread(s, packing)
-  local terms = {
-    trans = mean_square((target.translations - prediction.translations) * 0.1 / wide, c) / 3,
-  }
+  local factor = s:square():reciprocal() / 3
+  local terms = { trans = mean_square(target.translations, prediction.translations, c) * factor * 0.01 }
   local v = mf.geometry.so3_log(segments.relative(noisy.rotations, target.rotations))
   local v_hat = mf.geometry.so3_log(segments.relative(noisy.rotations, prediction.rotations))
-  terms.rot = mean_square((v - v_hat) / wide, c) / 3
+  terms.rot = mean_square(v, v_hat, c) * factor
 
   local g = gated(c, prediction, noisy)
   if not g then return terms end
@@ -149,7 +151,7 @@ function M.rna(c, prediction, noisy)
     local n, k = g.torsions:size(1), g.torsions:size(2)
     local w = g.mask:float():reshape(n, 1):expand(n, k)
     if not c.compat then w = w * g.torsion_mask:float() end
-    local off = ((g.torsions - g.true_torsions):square():sum(3) * w):sum(2):segment_sum(g.packing)
+    local off = g.torsions:squared_error(g.true_torsions, w):segment_sum(g.packing)
     terms.tors = spread_out(off / (w:sum(2):segment_sum(g.packing) + 1e-10), g, packing)
   end
   return terms
