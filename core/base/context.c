@@ -21,6 +21,8 @@ static mf_status device_open(mf_device **out, mf_ctx *ctx, const mf_backend *bac
     d->ctx = ctx;
     d->backend = backend;
     d->code = code;
+    const int index = code >= MF_CUDA ? code - MF_CUDA : 0;
+    snprintf(d->name, sizeof d->name, index > 0 ? "%s:%d" : "%s", backend->name, index);
     d->memory.soft_limit = SOFT_LIMIT_AT_START;
     mf_status status = backend->open(d);
     if (status != MF_OK) { free(d); return status; }

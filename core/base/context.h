@@ -12,6 +12,7 @@ typedef struct mf_device {
     mf_ctx *ctx;
     const mf_backend *backend;    /* memory operations and kernels */
     int code;                     /* MF_CPU, MF_NULL, MF_CUDA + i */
+    char name[16];                /* "cpu", "null", "cuda", "cuda:1" */
     int threads;                  /* CPU threads that kernels may use */
     void *state;                  /* the backend's own: streams, handles, caches */
     mf_memory memory;

@@ -35,7 +35,7 @@ mf_status mf_graph_begin(mf_graph **out, mf_ctx *ctx, int device, mf_graph *sibl
     mf_device *d;
     MF_TRY(mf__ctx_device(&d, ctx, device));
     if (!d->backend->capture_begin)
-        return mf__fail(MF_ESUPPORT, "graph: %s cannot capture; only CUDA devices can", d->backend->name);
+        return mf__fail(MF_ESUPPORT, "graph: %s cannot capture; only CUDA devices can", d->name);
     if (ctx->graph) return mf__fail(MF_ESTATE, "graph: a capture is under way already");
     mf_graph *g = calloc(1, sizeof *g);
     if (!g) return mf__fail(MF_ENOMEM, "graph: out of memory");
@@ -136,7 +136,7 @@ mf_status mf__graph_draws(const mf_tensor *x, mf_rng *rng) {
     mf_graph *g = x->ctx->graph;
     if (!g) return MF_OK;
     if (x->device != g->device)
-        return mf__fail(MF_ESTATE, "graph: random numbers on %s cannot be captured; make them on the captured device", x->device->backend->name);
+        return mf__fail(MF_ESTATE, "graph: random numbers on %s cannot be captured; make them on the captured device", x->device->name);
     for (int i = 0; i < g->n_generators; i++) {
         const mf_rng *other = g->generator[i].rng;
         if (other == rng) return MF_OK;
@@ -154,7 +154,7 @@ mf_status mf__graph_draws(const mf_tensor *x, mf_rng *rng) {
 mf_status mf_profile_begin(mf_ctx *ctx, int device) {
     mf_device *d;
     MF_TRY(mf__ctx_device(&d, ctx, device));
-    if (!d->backend->profile_begin) return mf__fail(MF_ESUPPORT, "profile: %s does not time its kernels; only CUDA devices do", d->backend->name);
+    if (!d->backend->profile_begin) return mf__fail(MF_ESUPPORT, "profile: %s does not time its kernels; only CUDA devices do", d->name);
     return d->backend->profile_begin(d);
 }
 
@@ -162,6 +162,6 @@ mf_status mf_profile_end(mf_profile_row *rows, int64_t most, int64_t *count, mf_
     *count = 0;
     mf_device *d;
     MF_TRY(mf__ctx_device(&d, ctx, device));
-    if (!d->backend->profile_end) return mf__fail(MF_ESUPPORT, "profile: %s does not time its kernels; only CUDA devices do", d->backend->name);
+    if (!d->backend->profile_end) return mf__fail(MF_ESUPPORT, "profile: %s does not time its kernels; only CUDA devices do", d->name);
     return d->backend->profile_end(d, rows, most, count);
 }

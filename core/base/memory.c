@@ -25,10 +25,10 @@ mf_status mf__device_alloc(mf_device *device, void **data, int64_t bytes) {
     *data = NULL;
     int over = m->limit > 0 && bytes > m->limit - m->live;
     if (bytes > INT64_MAX - m->live)          /* the null device has no other end */
-        return mf__fail(MF_ENOMEM, "out of memory: %lld bytes wanted on %s, more than can be counted", (long long)bytes, device->backend->name);
+        return mf__fail(MF_ENOMEM, "out of memory: %lld bytes wanted on %s, more than can be counted", (long long)bytes, device->name);
     if (over || !mf__may_allocate(device->ctx))
         return mf__fail(MF_ENOMEM, "out of memory: %lld bytes wanted on %s, %lld in use%s", (long long)bytes,
-                        device->backend->name, (long long)m->live, over ? " of the limit set" : "");
+                        device->name, (long long)m->live, over ? " of the limit set" : "");
     if (bytes > 0) MF_TRY(device->backend->alloc(device, data, bytes));
     m->live += bytes;
     m->storages++;
@@ -114,7 +114,7 @@ int64_t mf_memory_report(const mf_ctx *ctx, char *text, int64_t bytes) {
         for (int d = 0; d < s->ndim && at < (int)sizeof shape - 24; d++)
             at += snprintf(shape + at, sizeof shape - (size_t)at, d ? "x%lld" : "%lld", (long long)s->shape[d]);
         int wrote = snprintf(text + used, (size_t)(bytes - used), "  %-24s %-9s %12lld bytes on %s\n", s->ndim ? shape : "scalar",
-                             mf_dtype_name(s->dtype), (long long)s->bytes, s->device->backend->name);
+                             mf_dtype_name(s->dtype), (long long)s->bytes, s->device->name);
         if (wrote < 0 || wrote >= bytes - used) { text[used] = 0; break; }
         used += wrote;
     }

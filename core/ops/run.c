@@ -14,7 +14,7 @@ mf_status mf__no_bwd(mf_grad_call *g) { return mf__fail(MF_ESUPPORT, "%s: not di
 
 mf_status mf__run(mf_tensor **outs, int n_out, int op, const mf_tensor *const *in, int n_in, const mf_params *params) {
     for (int i = 0; i < n_out; i++) outs[i] = NULL;
-    mf_call c = {.op = &mf__ops[op], .n_in = n_in, .n_out = n_out, .in = in};
+    mf_call c = {.op = &mf__ops[op], .n_in = n_in, .n_out = n_out, .in = in, .keep = mf__ops[op].keep};
     int wanted = 0;
     const mf_tensor *first = NULL;
     if (params) c.p = *params;
@@ -25,7 +25,7 @@ mf_status mf__run(mf_tensor **outs, int n_out, int op, const mf_tensor *const *i
         if (!first) first = x;
         else if (x->device != first->device)
             return mf__fail(MF_EDEVICE, "%s: input 1 is on %s, input %d on %s; move one with :to", c.op->name,
-                            first->device->backend->name, i + 1, x->device->backend->name);
+                            first->device->name, i + 1, x->device->name);
         wanted |= x->requires_grad;
     }
     if (!first) return mf__fail(MF_EVALUE, "%s: a tensor is missing", c.op->name);

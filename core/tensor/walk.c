@@ -50,8 +50,12 @@ static mf_node *heap_pop(mf_walk *w) {
     return top;
 }
 
-/* *slot += gradient, taking over the reference to `gradient`, also on failure. Adds in place only where nobody
- * else can see the sum. */
+/* Nobody else can see it change. */
+static int is_private(const mf_tensor *x) {
+    return x->references == 1 && x->storage && x->storage->references == 1 && mf_tensor_contiguous(x);
+}
+
+/* *slot += gradient, taking over the reference to `gradient`, also on failure. In place where it is private. */
 static mf_status accumulate(mf_tensor **slot, mf_tensor *gradient) {
     mf_tensor *sum = *slot;
     if (!sum) {
@@ -59,7 +63,7 @@ static mf_status accumulate(mf_tensor **slot, mf_tensor *gradient) {
         return MF_OK;
     }
     mf_status status;
-    if (sum->references == 1 && sum->storage->references == 1 && mf_tensor_contiguous(sum)) {
+    if (is_private(sum)) {
         status = mf_tensor_axpy(sum, 1.0, gradient);
     } else {
         mf_tensor *fresh;
@@ -100,7 +104,7 @@ static mf_status deliver_to_leaf(mf_tensor *leaf, mf_tensor *gradient) {
     mf_tensor_release(leaf->grad);            /* values that the user released count for nothing */
     leaf->grad = NULL;
     mf__graph_gradient(leaf->ctx, 1);
-    if (gradient->references == 1 && gradient->storage->references == 1 && mf_tensor_contiguous(gradient)) {
+    if (is_private(gradient)) {
         leaf->grad = gradient;
         return MF_OK;
     }
@@ -159,15 +163,19 @@ static mf_status distribute(mf_walk *w, mf_node *n, mf_tensor **din) {
 
 static mf_status differentiate(mf_walk *w, mf_node *n) {
     MF_TRY(check_versions(n));
-    mf_tensor **din = mf__host_alloc(w->ctx, (size_t)n->n_in * (sizeof *din + 1));
+    mf_tensor **din = mf__host_alloc(w->ctx, (size_t)n->n_in * (2 * sizeof *din + 1));
     if (!din) return MF_ENOMEM;
-    unsigned char *wanted = (unsigned char *)(din + n->n_in);
+    mf_tensor **into = din + n->n_in;
+    unsigned char *wanted = (unsigned char *)(into + n->n_in);
     for (int i = 0; i < n->n_in; i++) {
+        const mf_edge *e = &n->edges[i];
+        mf_tensor *sum = e->node && e->node->cotangent ? e->node->cotangent[e->slot] : NULL;
         din[i] = NULL;
-        wanted[i] = n->edges[i].node || n->edges[i].leaf;
+        into[i] = sum && is_private(sum) ? sum : NULL;
+        wanted[i] = e->node || e->leaf;
     }
     mf_grad_call g = {.op = n->op, .ctx = n->ctx, .device = n->device, .n_in = n->n_in, .n_out = n->n_out, .in = n->in, .out = n->out,
-                      .saved = n->saved, .dout = (const mf_tensor *const *)n->cotangent, .din = din, .wanted = wanted, .p = &n->p};
+                      .saved = n->saved, .dout = (const mf_tensor *const *)n->cotangent, .din = din, .into = into, .wanted = wanted, .p = &n->p};
     int before = mf_grad_enable(w->ctx, 0);
     mf_status status = n->op->backward(&g);
     if (status == MF_OK) {
@@ -182,8 +190,8 @@ static mf_status differentiate(mf_walk *w, mf_node *n) {
 
 static mf_status same_device(const char *what, const mf_tensor *gradient, const mf_tensor *x) {
     if (gradient->device == x->device) return MF_OK;
-    return mf__fail(MF_EDEVICE, "backward: %s is on %s, the tensor on %s; move it with :to", what, gradient->device->backend->name,
-                    x->device->backend->name);
+    return mf__fail(MF_EDEVICE, "backward: %s is on %s, the tensor on %s; move it with :to", what, gradient->device->name,
+                    x->device->name);
 }
 
 mf_status mf_walk_begin(mf_walk **out, const mf_tensor *root, const mf_tensor *cotangent, int retain) {

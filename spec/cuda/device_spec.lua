@@ -120,3 +120,32 @@ describe("without a GPU", function()
     assert.error_matches(function() mf.profile(function() end) end, reason, 1, true)
   end)
 end)
+
+describe("two GPUs #gpu", function()
+  local list = mf.cuda()
+  if not list or #list < 2 then return it("are not here", function() pending "one GPU or none" end) end
+
+  it("work side by side, and tensors move between them", function()
+    local x = mf.randn(40, 30, { rng = mf.rng(1) })
+    local a, b = x:to("cuda:0"), x:to("cuda:1")
+    local left, right = a:matmul(a:t()), b:matmul(b:t())
+    support.same_bits(left:to("cpu"), right:to("cpu"))
+    support.same_bits(left:to("cuda:1"):to("cpu"), right:to("cpu"))
+    assert.equal("cuda:1", (b * 2):device())
+    assert.error_matches(function() return a + b end, "input 1 is on cuda, input 2 on cuda:1")
+  end)
+
+  it("carry gradients across", function()
+    local x = mf.ones(3, { device = "cuda:0", requires_grad = true })
+    local y = (x * 2):to("cuda:1"):square():sum()
+    y:backward()
+    assert.same({ 8, 8, 8 }, x:grad():values())
+  end)
+
+  it("count their memory apart", function()
+    local before = mf.memory("cuda:1").live
+    local x = mf.zeros(1000, { device = "cuda:0" })
+    assert.equal(before, mf.memory("cuda:1").live)
+    assert.equal(1000, x:count())
+  end)
+end)
