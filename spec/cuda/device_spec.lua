@@ -81,7 +81,8 @@ describe("a GPU #gpu", function()
 
   it("says what is on which device", function()
     assert.error_matches(function() return mf.ones(3, { device = device }) + mf.ones(3) end, "input 1 is on cuda, input 2 on cpu")
-    assert.error_matches(function() return mf.ones(3, { device = "cuda:15" }) end, "cuda:15 is not there %(this machine has %d+ GPU")
+    assert.error_matches(function() return mf.ones(3, { device = "cuda:15" }) end,
+      "cuda:15 is not there %(this machine has %d+ GPU")
   end)
 
   it("times its kernels", function()
