@@ -301,6 +301,7 @@ mf_status mf_tensor_item(double *out, const mf_tensor *x) {
     mf_grad_enable(x->ctx, before);
     if (status != MF_OK) return status;
     status = x->device->backend->download(x->device, out, mf__data(wide), sizeof *out);
+    if (status == MF_OK && *out != *out) *out = NAN;    /* hosts that keep types in the bits of NaNs know the usual one only */
     mf_tensor_release(wide);
     return status;
 }
@@ -379,7 +380,7 @@ mf_status mf_tensor_axpy(mf_tensor *x, double a, const mf_tensor *y) {
     MF_TRY(check_fits_into("add_", x, y));
     if (x->dtype != y->dtype)
         return mf__fail(MF_EDTYPE, "add_: %s and %s; cast one with :to", mf_dtype_name(x->dtype), mf_dtype_name(y->dtype));
-    if (x->device != y->device) return mf__fail(MF_EDEVICE, "add_: tensors live on %s and %s", x->device->backend->name, y->device->backend->name);
+    if (x->device != y->device) return mf__fail(MF_EDEVICE, "add_: tensors live on %s and %s", x->device->name, y->device->name);
     mf_tensor *moved;
     MF_TRY(apart(&moved, x, y));
     mf_status status = mf__writable("add_", x);

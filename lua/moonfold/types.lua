@@ -1,11 +1,13 @@
 --- Between Lua values and what the library takes: element types, devices, axes, shapes, host buffers.
 -- Axes and positions count from 1 in Lua and from 0 below: they are converted here and nowhere else.
 -- @module moonfold.types
+local bit = require "bit"
 local ffi = require "ffi"
 local F = require "moonfold.ffi"
 local fail = require "moonfold.fail"
 local options = require "moonfold.options"
 
+local band = bit.band
 local C, out, again, check, adopt, is_tensor = F.C, F.out, F.again, F.check, F.adopt, F.is_tensor
 
 local M = {}
@@ -215,6 +217,22 @@ function M.cast(x, dtype)
   return adopt(out[0])
 end
 
+-- LuaJIT keeps its own types in the bits of NaNs: one with other bits than the usual, which files and devices may hold, would
+-- be read as nil, or as an object at some address. All become the usual one.
+local function canonical(buffer, count, dtype)
+  local words = ffi.cast("int32_t *", buffer)
+  if dtype == dtype_code.float32 then
+    for i = 0, count - 1 do
+      if band(words[i], 0x7fffffff) > 0x7f800000 then words[i] = 0x7fc00000 end
+    end
+  elseif dtype == dtype_code.float64 then
+    for i = 0, 2 * count - 2, 2 do
+      local high = band(words[i + 1], 0x7fffffff)
+      if high > 0x7ff00000 or high == 0x7ff00000 and words[i] ~= 0 then words[i], words[i + 1] = 0, 0x7ff80000 end
+    end
+  end
+end
+
 --- The values on the host: a buffer of doubles, floats, integers or bytes, and how many.
 function M.read(x)
   local dtype = C.mf_tensor_dtype(x)
@@ -228,6 +246,7 @@ function M.read(x)
   end
   local buffer = M.buffer_of[dtype](count)
   check(C.mf_tensor_read(buffer, C.mf_tensor_bytes(x), x))
+  canonical(buffer, count, dtype)
   return buffer, count, dtype
 end
 

@@ -25,6 +25,22 @@ describe("a tensor", function()
     end
   end)
 
+  -- LuaJIT would take most of these bits for nil, true or an address.
+  it("reads a NaN of any bits as a number", function()
+    for _, high in ipairs { "\255\255", "\255\249", "\127\255", "\255\241", "\127\248" } do
+      local single, double = "\255\255" .. high:reverse(), ("\255"):rep(6) .. high:reverse()
+      for bytes, dtype in pairs { [single] = "float32", [double] = "float64" } do
+        local x = mf.from_bytes(bytes, { 1 }, { dtype = dtype })
+        for _, v in ipairs { x:item(), x:values()[1] or false, x:totable()[1] or false } do
+          assert.equal("number", type(v))
+          assert.is_true(v ~= v)
+        end
+        assert.equal(bytes, x:bytes())
+      end
+    end
+    assert.same({ math.huge, -math.huge }, mf.tensor({ math.huge, -math.huge }):values())
+  end)
+
   it("describes itself in one line", function()
     local x = mf.zeros(4, 3, { requires_grad = true })
     assert.equal("tensor 4x3 float32 cpu grad", tostring(x))
