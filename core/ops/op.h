@@ -39,6 +39,7 @@ typedef struct mf_call {
     mf_tensor *saved[MF__MAX_SAVED]; /* made by forward when `recording`: what backward needs beyond inputs and outputs */
     mf_params p;
     int recording;                /* a node will be made */
+    unsigned keep;                /* of the row; forward may ask for less */
 } mf_call;
 
 typedef struct mf_grad_call {
@@ -51,6 +52,7 @@ typedef struct mf_grad_call {
     mf_tensor *const *saved;
     const mf_tensor *const *dout; /* NULL where no gradient came (only for operators of several outputs) */
     mf_tensor **din;
+    mf_tensor *const *into;       /* what came to input i so far, where nobody else sees it: backward may add to that and leave din[i] NULL */
     const unsigned char *wanted;
     const mf_params *p;
 } mf_grad_call;

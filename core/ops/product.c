@@ -306,6 +306,24 @@ out:
     return status;
 }
 
+/* dx = dz w, or added to the gradient that x has already. */
+static mf_status linear_dx(mf_tensor **out, mf_tensor *into, const matrix *dz, const mf_tensor *x, const mf_tensor *weight, int precision) {
+    matrix mw;
+    mf_tensor *fresh = NULL;
+    MF_TRY(matrix_of(&mw, weight));
+    mf_status status = into ? MF_OK : mf__new(&fresh, dz->x->device, dz->x->dtype, x->ndim, x->shape);
+    if (status == MF_OK) {
+        const mf_gemm g = {.dtype = dz->x->dtype, .transpose_b = mw.transpose, .precision = precision, .m = dz->x->shape[0],
+                           .n = weight->shape[1], .k = weight->shape[0], .batch = 1, .lda = at_least_1(dz->ld), .ldb = at_least_1(mw.ld),
+                           .ldc = at_least_1(weight->shape[1]), .alpha = 1, .beta = into ? 1 : 0, .a = mf__data(dz->x), .b = mf__data(mw.x),
+                           .c = mf__data(into ? into : fresh)};
+        status = mf__kernels(dz->x)->gemm(dz->x->device, &g);
+    }
+    mf_tensor_release(mw.x);
+    *out = fresh;
+    return status;
+}
+
 /* dw = dz' x and, in the same pass, the column sums of dz where `dbias` is there. */
 static mf_status linear_dweight(mf_tensor **out, const matrix *dz, const mf_tensor *x, const mf_tensor *weight, mf_tensor *dbias,
                                 int precision) {
@@ -331,13 +349,9 @@ mf_status mf__linear_bwd(mf_grad_call *g) {
     const int precision = (int)g->p->i[0], relu = g->p->i[1] == MF_ACTIVATION_RELU;
     const int want_bias = g->n_in > 2 && g->in[2] && g->wanted[2];
     matrix dz = {.x = NULL};
-    mf_tensor *dx = NULL;
     mf_status status;
     MF_TRY_OUT(linear_dz(&dz, &g->din[2], g->dout[0], relu ? g->out[0] : NULL, want_bias));
-    if (g->wanted[0]) {
-        MF_TRY_OUT(product(&dx, dz.x, weight, precision));
-        MF_TRY_OUT(mf_reshape(&g->din[0], dx, x->ndim, x->shape));
-    }
+    if (g->wanted[0]) MF_TRY_OUT(linear_dx(&g->din[0], g->into[0], &dz, x, weight, precision));
     mf_tensor *sums = want_bias && !relu ? g->din[2] : NULL;
     if (g->wanted[1]) MF_TRY_OUT(linear_dweight(&g->din[1], &dz, x, weight, sums, precision));
     else if (sums)
@@ -345,7 +359,6 @@ mf_status mf__linear_bwd(mf_grad_call *g) {
                                               mf__data(sums));
 out:
     mf_tensor_release(dz.x);
-    mf_tensor_release(dx);
     return status;
 }
 
