@@ -13,6 +13,7 @@ local options = require "moonfold.options"
 
 local known = {
   "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "profile", "overhead",
+  "rows",
 }
 
 local o = command.parse(arg, {
@@ -24,6 +25,7 @@ local o = command.parse(arg, {
   { "mode", "string", "flash_1d_bias", "of the profile case's model" },
   { "blocks", "integer", 6, "of the model" },
   { "node", "integer", 256, "channels of the model" },
+  { "neighbours", "integer", 20, "of each residue in the model" },
   { "device", "string", "cpu", "where tensors live" },
   { "precision", "string", options.OPTIONAL, "of attention: float32, fp16, bf16, split; fp16 on a GPU, else float32" },
   { "products", "string", options.OPTIONAL, "of matrix products: float32, tf32, bf16; tf32 on a GPU, else float32" },
