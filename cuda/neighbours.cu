@@ -31,7 +31,7 @@ static constexpr unsigned ALL = 0xffffffffu;
 /* The smallest box of a tile's residues as they are given (inverted when nobody is there), and the largest packed |coordinate|. */
 template <class T> struct __align__(16) tile_box {
     T lo[3], hi[3];
-    float reach;
+    float reach, unused[sizeof(T) == 8 ? 3 : 1];   /* loads take whole vectors: no byte may be unset */
 };
 
 template <class T>
@@ -65,7 +65,7 @@ neighbours_pack_kernel(const int32_t *__restrict__ offsets, int count, int64_t s
         }
     }
     if (i < end) packed[i] = make_float4(p[0], p[1], p[2], 0);
-    tile_box<T> box;
+    tile_box<T> box = {};
 #pragma unroll
     for (int j = 0; j < 3; j++) {
         box.lo[j] = mf__warp_all(there ? given[j] : (T)INFINITY, [](T a, T b) { return a < b ? a : b; });
