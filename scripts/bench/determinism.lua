@@ -3,7 +3,7 @@ local mf = require "moonfold"
 
 return function(o, report)
   local measure = o.measure
-  local model = measure.fill(mf.models.flash_ipa { blocks = o.blocks, node = o.node, neighbours = 20 }, 0.3)
+  local model = measure.fill(mf.models.flash_ipa { blocks = o.blocks, node = o.node, neighbours = o.neighbours }, 0.3)
 
   local function one(name, pack)
     local packing = mf.packing(pack)

@@ -9,7 +9,7 @@ local function small()
   }
 end
 local function default(o)
-  return mf.models.denoiser { node = o.node, blocks = o.blocks, neighbours = 20, torsions = "protein" }
+  return mf.models.denoiser { node = o.node, blocks = o.blocks, neighbours = o.neighbours, torsions = "protein" }
 end
 
 local function step_bytes(o, length, device)

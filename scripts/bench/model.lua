@@ -56,7 +56,8 @@ return function(o, report)
   end
 
   local function all(label, mode, packs)
-    local model = measure.fill(mf.models.flash_ipa { mode = mode, blocks = o.blocks, node = o.node, neighbours = 20 }, 0.3)
+    local built = mf.models.flash_ipa { mode = mode, blocks = o.blocks, node = o.node, neighbours = o.neighbours }
+    local model = measure.fill(built, 0.3)
     local optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1 })
     for _, pack in ipairs(packs) do
       local name, list = unpack(pack)

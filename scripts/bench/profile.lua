@@ -5,7 +5,8 @@ local mf = require "moonfold"
 return function(o, report)
   if not o.gpu then error("bench: the profile case needs device=cuda", 0) end
   local measure = o.measure
-  local model = measure.fill(mf.models.flash_ipa { mode = o.mode, blocks = o.blocks, node = o.node, neighbours = 20 }, 0.3)
+  local built = mf.models.flash_ipa { mode = o.mode, blocks = o.blocks, node = o.node, neighbours = o.neighbours }
+  local model = measure.fill(built, 0.3)
   local optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1 })
 
   local function one(name, pack)

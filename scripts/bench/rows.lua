@@ -73,7 +73,9 @@ return function(o, report)
     local rows, columns, k = unpack(shape)
     mf.scope(function()
       local x = array(rows, columns)
-      one(k == columns and "sort" or "topk " .. k, text(rows, columns), x:nbytes() + rows * k * 8, function(a) return a:topk(k, 2) end, x)
+      one(k == columns and "sort" or "topk " .. k, text(rows, columns), x:nbytes() + rows * k * 8, function(a)
+        return a:topk(k, 2)
+      end, x)
     end)
   end
 end

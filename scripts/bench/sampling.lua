@@ -5,7 +5,7 @@ local stopwatch = require "moonfold.stopwatch"
 local STEPS = 50
 
 return function(o, report)
-  local model = o.measure.fill(mf.models.flash_ipa { blocks = o.blocks, node = o.node, neighbours = 20 }, 0.05)
+  local model = o.measure.fill(mf.models.flash_ipa { blocks = o.blocks, node = o.node, neighbours = o.neighbours }, 0.05)
   local flow = mf.flow.se3 { profile = "protein" }
   for _, pack in ipairs(o.measure.packs({ 128, 512 })) do
     local name, list = unpack(pack)
