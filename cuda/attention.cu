@@ -12,7 +12,7 @@
  * next one combines those, scales dout and sums delta; so a backward is two kernels and the products.
  *
  * Traffic   rounding 6 bytes an element of q, k, v; dout 6 and out 4; a warp a row, a lane two neighbours
- * Numerics  norms in double: a square of 1e-30 counts. delta in the real type, over what the products will see. Maxima do not depend on
+ * Numerics  norms in double where a square would leave float's range. delta in the real type, over what the products will see. Maxima do not depend on
  *           their order: bitwise repeatable
  * Refuses   rows of 2^31 elements and more; 16-bit operands of width 0 */
 #include <limits.h>
@@ -56,21 +56,35 @@ template <class H> static __device__ inline void round_row(H *to, int64_t ld, co
     }
 }
 
-/* A warp measures a row: the largest |x|, NaN passed over, and the squared norm. */
-template <class T> static __device__ inline void measure_row(double *largest, double *square, const T *from, int width, bool paired, int lane) {
-    double most = 0, sum = 0;
+/* One of the two sums below: in float where no square leaves its range, in double elsewhere. */
+template <class S, class T> static __device__ inline S row_square(S *largest, const T *from, int width, bool paired, int lane) {
+    S most = 0, sum = 0;
 #pragma unroll 4
     for (int c = 2 * lane; c < width; c += 64) {
         const two<T> x = load_two(from, c, width, paired);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const double y = fabs(mf__to<double>(x.x[i]));
-            most = y > most ? y : most;
+            const S y = mf__to<S>(x.x[i]);
+            most = fabs(y) > most ? fabs(y) : most;
             sum += y * y;
         }
     }
-    sum = mf__warp_sum(sum);
-    *largest = most > *largest ? most : *largest;          /* of this lane: combined at the end */
+    *largest = mf__warp_max(most);
+    return mf__warp_sum(sum);
+}
+
+/* A warp measures a row: the largest |x|, NaN passed over, and the squared norm. */
+template <class T> static __device__ inline void measure_row(double *largest, double *square, const T *from, int width, bool paired, int lane) {
+    double most = 0, sum;
+    if constexpr (std::is_same_v<T, double>) {
+        sum = row_square(&most, from, width, paired, lane);
+    } else {
+        float narrow;
+        sum = (double)row_square(&narrow, from, width, paired, lane);
+        most = (double)narrow;
+        if (narrow > 0 && !(narrow > 1e-15f && narrow < 1e15f)) sum = row_square(&most, from, width, paired, lane);
+    }
+    *largest = most > *largest ? most : *largest;
     *square = sum > *square ? sum : *square;
 }
 
@@ -185,6 +199,7 @@ static mf_status fill_flash(mf_flash *f, mf_device *d, const mf_attention_args *
     f->sequences = a->packing->count;
     f->total = a->packing->total;
     f->longest = a->packing->longest;
+    f->pairs = a->packing->pairs;
     f->offsets = mf__cuda_offsets(d, a->packing, &status);
     f->key_bias = (const float *)a->key_bias;
     f->out = (float *)a->out;
@@ -193,7 +208,7 @@ static mf_status fill_flash(mf_flash *f, mf_device *d, const mf_attention_args *
 }
 
 static int64_t row_blocks(const mf_device *d, int64_t rows) {
-    const int64_t most = (int64_t)mf__cuda(d)->multiprocessors * 4, wanted = mf__blocks(rows, 8);
+    const int64_t most = (int64_t)mf__cuda(d)->multiprocessors * 8, wanted = mf__blocks(rows, 8);
     return wanted < most ? wanted : most;
 }
 
