@@ -86,4 +86,24 @@ describe("reductions on a GPU #gpu", function()
     support.same_bits(x:sum():to "cpu", x:sum():to "cpu")
     support.same_bits(x:sum(1):to "cpu", x:sum(1):to "cpu")
   end)
+
+  it("counts beyond 2^31 elements #slow", function()
+    if support.emulated() then return end
+    local rows, columns = 1024, 2 ^ 21 + 1
+    local x = mf.ones(rows, columns, { dtype = "bool", device = device })
+    assert.equal(rows * columns, x:sum():item())
+    for axis, count in ipairs { rows, columns } do
+      local y = x:sum(axis)
+      assert.equal(count, y:min():item())
+      assert.equal(count, y:max():item())
+    end
+    x:narrow(2, columns, 1):zero_()
+    assert.equal(columns - 1, x:argmin(2):min():item())
+    local float = mf.ones(columns, rows, { device = device })
+    local bias = mf.arange(rows):to(device):float()
+    local y = float:layer_norm(bias, bias)
+    for _, row in ipairs { 1, columns } do support.close(y:select(1, row):to "cpu", bias:to "cpu", 0) end
+    assert.equal(columns, float:sum(1):min():item())
+    assert.equal(0, float:squared_error(float):max():item())
+  end)
 end)
