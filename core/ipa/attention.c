@@ -4,8 +4,11 @@
  *     pair_attention   softmax(q k' + key_bias + pair_bias) (v, pair_value)   pairs dense, as given
  *
  * Both keep their inputs, their outputs and lse (N, H): backward recomputes the weights from those. Scale and points are the
- * caller's: columns of q and k (the lift), or terms of key_bias. What `attention_attend` gave, out and lse, may be handed to a later
- * `attention` of the same inputs, which then computes nothing: for those who make q, k and v again in backward. */
+ * caller's: columns of q and k (the lift), or terms of key_bias. Where the backend stores operands in 16 bits, `attention` in
+ * float16 or bfloat16 rounds q, k and v itself, from wherever they lie, and keeps that instead.
+ *
+ * What `attention_attend` gave, out and lse, may be handed to a later `attention` of the same inputs, which then computes nothing:
+ * for those who make q, k and v again in backward. */
 #include "../ops/op.h"
 #include <string.h>
 
@@ -20,7 +23,7 @@ typedef struct inputs {
 
 static mf_status gather(inputs *f, const mf_tensor *const *in, int n) {
     for (int i = 0; i < n; i++)
-        if (in[i]) MF_TRY(mf__contiguous(&f->x[i], in[i]));
+        if (in[i] && in[i]->storage) MF_TRY(mf__contiguous(&f->x[i], in[i]));
     return MF_OK;
 }
 static void drop(inputs *f) {
@@ -59,11 +62,11 @@ static mf_status check(const char *op, const mf_call *c) {
     return MF_OK;
 }
 
-static mf_attention_args arguments(const inputs *f, const mf_packing *packing, int precision) {
-    const mf_tensor *q = f->x[Q], *v = f->x[V];
+/* q and v for their shapes alone: where operands have 16 bits, f does not hold them. */
+static mf_attention_args arguments(const inputs *f, const mf_tensor *q, const mf_tensor *v, const mf_packing *packing, int precision) {
     return (mf_attention_args){.dtype = q->dtype, .precision = precision, .heads = q->shape[1], .dqk = q->shape[2],
         .dv = v->shape[2],
-                               .packing = packing, .q = mf__data(q), .k = mf__data(f->x[K]), .v = mf__data(v),
+                               .packing = packing, .q = data(f->x[Q]), .k = data(f->x[K]), .v = data(f->x[V]),
                                    .key_bias = data(f->x[KEY_BIAS]),
                                .pair_bias = data(f->x[PAIR_BIAS]), .pair_value = data(f->x[PAIR_VALUE]),
                                .dz = f->x[PAIR_VALUE] ? f->x[PAIR_VALUE]->shape[1] : 0};
@@ -78,18 +81,58 @@ static mf_status want(void **to, mf_grad_call *g, int i) {
     return MF_OK;
 }
 
+/* ---- operands that the backend takes in 16 bits ---- */
+
+enum { SAVED_LSE, SAVED_OPERANDS };                           /* q, k, v from there */
+
+/* Their type, 0 where attention takes them as they come. */
+static int operand_type(const mf_tensor *q, const mf_tensor *v, int precision) {
+    const int wide = q->dtype == MF_FLOAT32 && q->shape[2] > 0 && v->shape[2] > 0;
+    if (!wide || !q->device->backend->stores_16_bits) return 0;
+    return precision == MF_FP16 ? MF_FLOAT16 : precision == MF_BF16 ? MF_BFLOAT16 : 0;
+}
+
+/* x (N, H, d) rounded, any view, in rows of a multiple of 8 that end in zeros. */
+static mf_status operand_of(mf_tensor **out, const mf_tensor *x, int type) {
+    const int64_t ld = (x->shape[2] + 7) / 8 * 8, shape[3] = {x->shape[0], x->shape[1], ld}, stride[3] = {x->shape[1] * ld, ld, 1};
+    mf_tensor *part;
+    MF_TRY(ld == x->shape[2] ? mf__new(out, x->device, type, 3, shape) : mf__new_zeros(out, x->device, type, 3, shape));
+    MF_TRY(mf__view(&part, *out, 3, x->shape, stride, 0));
+    mf_status status = mf_tensor_copy(part, x);
+    mf_tensor_release(part);
+    return status;
+}
+
+static mf_status make_operands(mf_call *c, int type) {
+    for (int i = Q; i <= V; i++) MF_TRY(operand_of(&c->saved[SAVED_OPERANDS + i], c->in[i], type));
+    c->keep = KEEP_IN(KEY_BIAS) | KEEP_OUT | KEEP_SAVED;
+    return MF_OK;
+}
+
+static void use_operands(mf_attention_args *a, mf_tensor *const *saved) {
+    const mf_tensor *q = saved[SAVED_OPERANDS + Q], *v = saved[SAVED_OPERANDS + V];
+    a->operand = q->dtype;
+    a->ldq = q->shape[2];
+    a->ldv = v->shape[2];
+    a->q = mf__data(q);
+    a->k = mf__data(saved[SAVED_OPERANDS + K]);
+    a->v = mf__data(v);
+}
+
 /* The results of an earlier call in place of a computation. */
-static mf_status resume(mf_call *c) {
+static mf_status resume(mf_call *c, int type) {
     const mf_tensor *attended = c->in[ATTENDED], *lse = c->in[LSE], *q = c->in[Q], *v = c->in[V];
     if (!attended || !lse) return mf__fail(MF_EVALUE, "attention: attended and lse come together");
-    if (attended->ndim != 3 || memcmp(attended->shape, v->shape, 3 * sizeof *v->shape) || lse->ndim != 2 || memcmp(lse->shape, q->shape, 2 * sizeof *q->shape))
+    if (attended->ndim != 3 || memcmp(attended->shape, v->shape, 3 * sizeof *v->shape) || lse->ndim != 2 ||
+        memcmp(lse->shape, q->shape, 2 * sizeof *q->shape))
         return mf__fail(MF_ESHAPE, "attention: attended %s and lse %s do not belong to q %s and v %s", mf__shape(attended).text, mf__shape(lse).text,
                         mf__shape(q).text, mf__shape(v).text);
     mf_tensor *flat;
     MF_TRY(mf__contiguous(&flat, attended));
     mf_status status = mf__alias(&c->out[0], flat);
     mf_tensor_release(flat);
-    if (status == MF_OK) status = mf__contiguous(&c->saved[0], lse);
+    if (status == MF_OK) status = mf__contiguous(&c->saved[SAVED_LSE], lse);
+    if (status == MF_OK && type && c->recording) status = make_operands(c, type);
     return status;
 }
 
@@ -98,18 +141,22 @@ mf_status mf__attention_fwd(mf_call *c) {
     const int precision = (int)c->p.i[PRECISION];
     if (precision < MF_EXACT || precision > MF_TF32)
         return mf__fail(MF_EVALUE, "attention: precision %d is none of exact, fp16, bf16, tf32", precision);
-    if (c->n_in == RESUMED_INPUTS) return resume(c);
     const mf_tensor *q = c->in[Q], *v = c->in[V];
+    const int type = operand_type(q, v, precision);
+    if (c->n_in == RESUMED_INPUTS) return resume(c, type);
     inputs f = {.x = {NULL}};
     mf_status status;
-    MF_TRY_OUT(gather(&f, c->in, c->n_in));
+    if (type) MF_TRY_OUT(make_operands(c, type));
+    for (int i = type ? KEY_BIAS : Q; i < c->n_in; i++)
+        if (c->in[i]) MF_TRY_OUT(mf__contiguous(&f.x[i], c->in[i]));
     MF_TRY_OUT(mf__new_like(&c->out[0], v));
-    MF_TRY_OUT(mf__new(&c->saved[0], q->device, q->dtype, 2, q->shape));
-    mf_attention_args a = arguments(&f, c->p.packing, precision);
+    MF_TRY_OUT(mf__new(&c->saved[SAVED_LSE], q->device, q->dtype, 2, q->shape));
+    mf_attention_args a = arguments(&f, q, v, c->p.packing, precision);
+    if (type) use_operands(&a, c->saved);
     a.out = mf__data(c->out[0]);
-    a.lse = mf__data(c->saved[0]);
+    a.lse = mf__data(c->saved[SAVED_LSE]);
     MF_TRY_OUT(mf__kernels(q)->attention(q->device, &a));
-    if (c->n_out == 2) c->out[1] = mf_tensor_retain(c->saved[0]);   /* attention_attend */
+    if (c->n_out == 2) c->out[1] = mf_tensor_retain(c->saved[SAVED_LSE]);   /* attention_attend */
 out:
     drop(&f);
     return status;
@@ -123,9 +170,10 @@ mf_status mf__attention_bwd(mf_grad_call *g) {
         return mf__fail(MF_ESTATE, "attention: attended and lse are constants of a call before and have no gradient; detach them");
     MF_TRY_OUT(gather(&f, (const mf_tensor *const *)g->in, KEY_BIAS + 1));
     MF_TRY_OUT(mf__contiguous(&dout, g->dout[0]));
-    mf_attention_args a = arguments(&f, g->p->packing, (int)g->p->i[PRECISION]);
+    mf_attention_args a = arguments(&f, g->in[Q], g->in[V], g->p->packing, (int)g->p->i[PRECISION]);
+    if (g->saved[SAVED_OPERANDS]) use_operands(&a, g->saved);
     a.out = mf__data(g->out[0]);
-    a.lse = mf__data(g->saved[0]);
+    a.lse = mf__data(g->saved[SAVED_LSE]);
     a.dout = mf__data(dout);
     MF_TRY_OUT(want(&a.dq, g, Q));
     MF_TRY_OUT(want(&a.dk, g, K));
@@ -162,7 +210,7 @@ mf_status mf__pair_attention_fwd(mf_call *c) {
     MF_TRY_OUT(mf__new_like(&c->out[0], v));
     MF_TRY_OUT(mf__new(&c->out[1], q->device, q->dtype, 3, pair_shape));
     MF_TRY_OUT(mf__new(&c->saved[0], q->device, q->dtype, 2, q->shape));
-    mf_attention_args a = arguments(&f, c->p.packing, MF_EXACT);
+    mf_attention_args a = arguments(&f, q, v, c->p.packing, MF_EXACT);
     a.out = mf__data(c->out[0]);
     a.pair_out = value ? mf__data(c->out[1]) : NULL;
     a.lse = mf__data(c->saved[0]);
@@ -181,7 +229,7 @@ mf_status mf__pair_attention_bwd(mf_grad_call *g) {
     else MF_TRY_OUT(mf__new_zeros(&dout, g->device, g->out[0]->dtype, 3, g->out[0]->shape));    /* only pair_out was used */
     const int pair_values = f.x[PAIR_VALUE] && g->dout[1];
     if (pair_values) MF_TRY_OUT(mf__contiguous(&dpair_out, g->dout[1]));
-    mf_attention_args a = arguments(&f, g->p->packing, MF_EXACT);
+    mf_attention_args a = arguments(&f, g->in[Q], g->in[V], g->p->packing, MF_EXACT);
     a.out = mf__data(g->out[0]);
     a.lse = mf__data(g->saved[0]);
     a.dout = mf__data(dout);

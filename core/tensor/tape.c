@@ -128,7 +128,7 @@ static void attach(mf_node *n, mf_tensor *x, int slot) {
 mf_status mf__record(mf_call *c) {
     mf_node *n = node_new(c->ctx, c->device, c->n_in, c->n_out);
     if (!n) return MF_ENOMEM;
-    unsigned keeps = c->op->keep;
+    unsigned keeps = c->keep;
     mf_status status = MF_OK;
     n->op = c->op;
     n->p = c->p;
