@@ -17,7 +17,7 @@
 #define MF_DEVICE_FUNCTION __host__ __device__
 #include "../core/geometry/features.h"
 
-enum { THREADS = 256, SLOTS = 32, ROWS = 32, PARTS = 64, PART_ROWS = 64, AHEAD = 4 };
+enum { THREADS = 256, SLOTS = 32, ROWS = 32, PARTS = 64, PART_ROWS = 64, AHEAD = 16 };
 
 template <class T, int V> struct __align__(sizeof(T) * V) vec {
     T at[V];

@@ -4,8 +4,9 @@
  *   tensor's type, each operation rounded by itself, equal ones by position
  *
  * Two launches. `neighbours_pack` writes every residue's position from its sequence's first one in float32 (16 bytes), and for each tile
- * of 32 consecutive residues its box and how far from that origin it reaches. `neighbours_search` gives a warp QUERIES residues; its
- * lanes test the boxes of 32 tiles at a time against the k-th neighbours so far, exactly, and read, a lane a candidate, what is left.
+ * of 32 consecutive residues its box and how far from that origin it reaches. `neighbours_search` gives a warp two residues, or one in
+ * packs of up to FEW, where a warp's latency is what there is to wait for. Its lanes test the boxes of 32 tiles at a time against the
+ * k-th neighbours so far, exactly, and read, a lane a candidate, what is left.
  *
  *   filter     d~^2 <= r^2 in float32 on the packed positions, where r is the k-th distance and all that rounding may have taken: a
  *              coordinate is off by u (reach), so a distance by 2 u (reach of query + reach of tile) at most. Nothing is lost.
@@ -15,7 +16,7 @@
  * Work      8 operations a pair in float32, also for float64, which many cards are slow in: some k (1 + ln(L / k)) candidates a residue
  *           pass the filter and cost 9 in the tensor's type, and so does a box for 1024 candidates. Chains are compact, so boxes leave
  *           a few tiles of each; on a cloud without order all pairs remain.
- * Traffic   16 bytes a candidate for QUERIES residues, from the caches: a sequence of 8192 is 128 KB
+ * Traffic   16 bytes a candidate for two residues, from the caches: a sequence of 8192 is 128 KB
  * Memory    18 bytes a residue besides the result
  * k         32 places are filled in one pass over the tiles; for larger k the next pass takes what comes after the last place.
  * Bitwise   deterministic, and the same as on the CPU: the result does not depend on the order of the search. */
@@ -25,7 +26,7 @@
 #include "../core/geometry/features.h"
 #include <climits>
 
-enum { THREADS = 128, WARPS = THREADS / 32, QUERIES = 2, QUEUE = 64 };
+enum { THREADS = 128, WARPS = THREADS / 32, QUEUE = 64, FEW = 4096 };
 static constexpr unsigned ALL = 0xffffffffu;
 
 /* The smallest box of a tile's residues as they are given (inverted when nobody is there), and the largest packed |coordinate|. */
@@ -142,7 +143,7 @@ static __device__ void flush(query<T> &q, const int *queue, int n, int places, i
     q.kth = {__shfl_sync(ALL, q.best.d, places - 1), __shfl_sync(ALL, q.best.i, places - 1)};
 }
 
-template <class T>
+template <class T, int QUERIES>
 static __global__ void __launch_bounds__(THREADS)
 neighbours_search_kernel(const int32_t *__restrict__ offsets, int count, int64_t slots, int k, const T *__restrict__ x, const T *__restrict__ mask,
                          const float4 *__restrict__ packed, const tile_box<T> *__restrict__ boxes, int32_t *__restrict__ index,
@@ -244,12 +245,21 @@ neighbours_search_kernel(const int32_t *__restrict__ offsets, int count, int64_t
     }
 }
 
+template <class T, int QUERIES>
+static mf_status search_by(mf_device *d, const int32_t *offsets, const mf_packing *packing, int64_t k, const T *x, const T *mask, const float4 *packed,
+                           const tile_box<T> *boxes, int32_t *index, T *distance) {
+    const int64_t slots = mf__slot_of(packing->total, packing->count, QUERIES);
+    mf__cuda_work(d, 8.0 * (double)packing->pairs, (double)(packing->total * (16 + k * (4 + (int64_t)sizeof(T)))));
+    return MF_LAUNCH(d, (neighbours_search_kernel<T, QUERIES>), (unsigned)mf__blocks(slots, WARPS), THREADS, 0, offsets, (int)packing->count, slots,
+                     (int)k, x, mask, packed, boxes, index, distance);
+}
+
 template <class T>
 static mf_status search(mf_device *d, const mf_packing *packing, int64_t k, const T *x, const T *mask, int32_t *index, T *distance) {
     mf_status status;
     const int32_t *offsets = mf__cuda_offsets(d, packing, &status);
     MF_TRY(status);
-    const int64_t n = packing->total, tiles = mf__slot_of(n, packing->count, 32), slots = mf__slot_of(n, packing->count, QUERIES);
+    const int64_t n = packing->total, tiles = mf__slot_of(n, packing->count, 32);
     if (n == 0) return MF_OK;
     mf_scratch room;
     MF_TRY(room.take(d, n * (int64_t)sizeof(float4) + tiles * (int64_t)sizeof(tile_box<T>)));
@@ -258,9 +268,8 @@ static mf_status search(mf_device *d, const mf_packing *packing, int64_t k, cons
     mf__cuda_work(d, 20.0 * (double)n, (double)(n * (3 * (int64_t)sizeof(T) + 17)));
     MF_TRY(MF_LAUNCH(d, neighbours_pack_kernel<T>, (unsigned)mf__blocks(tiles, WARPS), THREADS, 0, offsets, (int)packing->count, tiles, x, mask, packed,
                      boxes, mf__cuda(d)->fault_device, "neighbours: residue %lld of sequence %lld has a coordinate that is not finite"));
-    mf__cuda_work(d, 8.0 * (double)packing->pairs, (double)(n * (16 + k * (4 + (int64_t)sizeof(T)))));
-    return MF_LAUNCH(d, neighbours_search_kernel<T>, (unsigned)mf__blocks(slots, WARPS), THREADS, 0, offsets, (int)packing->count, slots, (int)k, x,
-                     mask, packed, boxes, index, distance);
+    if (n <= FEW) return search_by<T, 1>(d, offsets, packing, k, x, mask, packed, boxes, index, distance);
+    return search_by<T, 2>(d, offsets, packing, k, x, mask, packed, boxes, index, distance);
 }
 
 mf_status mf__cuda_neighbours(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index,

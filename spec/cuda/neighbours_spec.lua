@@ -34,7 +34,7 @@ describe("neighbours on a GPU #gpu", function()
 
   for name, cloud in pairs(clouds) do
     it("are the CPU's to the last bit: " .. name, function()
-      for _, n in ipairs { 1, 2, 31, 33, support.emulated() and 130 or 2111 } do
+      for _, n in ipairs { 1, 2, 31, 33, support.emulated() and 130 or 5003 } do
         local x, packing = cloud(n), mf.packing { n }
         for _, k in ipairs { 1, 20, 33, 70 } do
           if k <= n then same(x, nil, k, packing) end
@@ -52,6 +52,20 @@ describe("neighbours on a GPU #gpu", function()
     local lengths = { 3, 64, 0, 5, 33, 32, 70 }
     local packing = mf.packing(lengths)
     same(normal(1, packing:total(), 3) * 10, nil, 3, packing)
+  end)
+
+  it("are the CPU's in packs of thousands, where a warp has two residues", function()
+    local lengths = { 1, 2 }
+    for i = 3, 130 do lengths[i] = 30 + i % 9 end
+    local packing = mf.packing(lengths)
+    local n = packing:total()
+    assert.is_true(n > 4096)
+    same(normal(1, n, 3) * 10, normal(2, n):gt(-1):double(), 1, packing)
+    lengths[1], lengths[2] = 33, 40
+    packing = mf.packing(lengths)
+    n = packing:total()
+    same(normal(1, n, 3):mul(2):floor(), nil, 20, packing)
+    same(normal(3, n, 3) * 10, normal(2, n):gt(-1):double(), 30, packing)
   end)
 
   it("leave masked residues out, whatever they hold", function()
