@@ -9,14 +9,14 @@
  * Mapping   rows of up to 32 K V columns (K vectors of V elements a lane, 1024 columns of float32): a power of two of lanes a row,
  *           which lives in registers between the passes, w with it; blocks go over many rows. Backward keeps each lane's share of dw
  *           and dc in registers over its rows, adds them up in its block and leaves one part a block; a second launch merges the
- *           parts (reduce.cuh). Wider rows: a block a row, re-read from the cache; dw and dc by a reduction of their own.
+ *           parts (reduce.cuh). Up to 1024 rows the same launch sums columns in blocks of their own instead. Wider rows: a block a row, re-read from the cache; dw and dc by a reduction of their own.
  * Numerics  the variance is a second pass over registers: the one-pass formula loses every digit when |mu| is far above the
  *           deviation. All in the type of x, by trees over lanes.
  * Order     depends on the sizes alone: bitwise repeatable. h is computed again in backward from a and b: it is never stored. */
 #include "reduce.cuh"
 #include "table.cuh"
 
-enum { NORM_THREADS = 128, NORM_WIDE = 256, NORM_PARTS = 1056 };
+enum { NORM_THREADS = 128, NORM_WIDE = 256, NORM_FEW = 512, NORM_FEW_ROWS = 1024, NORM_PARTS = 1056 };
 
 template <class T> struct mf_norm_rows {  /* what all kernels read */
     int64_t rows, columns;
@@ -144,20 +144,19 @@ template <class T> struct mf_norm_affine {  /* dw and dc of columns, as a rule o
     }
 };
 
-/* parts (blocks, columns) or NULL; da and db may be NULL. */
-template <class T, int V, int K> static __global__ void __launch_bounds__(NORM_THREADS)
-layer_norm_grad_kernel(mf_norm_rows<T> x, int group, const T *dy, const T *mean, const T *rstd, T *da, T *db, typename mf_norm_affine<T>::State *parts) {
-    using State = typename mf_norm_affine<T>::State;
-    MF_SHARED(State, warps);      /* a row of columns for each warp */
-    const int lane = threadIdx.x & (group - 1), per_block = NORM_THREADS / group;
-    mf_pack<T, V> w[K], dw[K], dc[K];
+/* The rows of one block among `blocks`: da and db, which may be NULL, and each lane's share of dw and dc. */
+template <class T, int V, int K> static __device__ inline void gradient_rows(const mf_norm_rows<T> &x, int group, int64_t block, int64_t blocks, const T *dy,
+                                                                            const T *mean, const T *rstd, T *da, T *db, mf_pack<T, V> *dw,
+                                                                            mf_pack<T, V> *dc) {
+    const int lane = threadIdx.x & (group - 1), per_block = blockDim.x / group;
+    mf_pack<T, V> w[K];
 #pragma unroll
     for (int k = 0; k < K; k++) {
         const int64_t column = (int64_t)(lane + k * group) * V;
         dw[k] = dc[k] = w[k] = {};
         if (column < x.columns) w[k] = x.template weights<V>(column);
     }
-    for (int64_t start = (int64_t)blockIdx.x * per_block; start < x.rows; start += (int64_t)gridDim.x * per_block) {
+    for (int64_t start = block * per_block; start < x.rows; start += blocks * per_block) {
         const int64_t i = start + threadIdx.x / group;
         const bool there = i < x.rows;
         mf_pack<T, V> n[K], g[K];
@@ -201,6 +200,16 @@ layer_norm_grad_kernel(mf_norm_rows<T> x, int group, const T *dy, const T *mean,
             *reinterpret_cast<mf_pack<T, V> *>(db + i * x.columns + column) = d;
         }
     }
+}
+
+/* parts (blocks, columns) or NULL. */
+template <class T, int V, int K> static __global__ void __launch_bounds__(NORM_THREADS)
+layer_norm_grad_kernel(mf_norm_rows<T> x, int group, const T *dy, const T *mean, const T *rstd, T *da, T *db, typename mf_norm_affine<T>::State *parts) {
+    using State = typename mf_norm_affine<T>::State;
+    MF_SHARED(State, warps);      /* a row of columns for each warp */
+    const int lane = threadIdx.x & (group - 1);
+    mf_pack<T, V> dw[K], dc[K];
+    gradient_rows<T, V, K>(x, group, blockIdx.x, gridDim.x, dy, mean, rstd, da, db, dw, dc);
     if (!parts) return;
     State *mine = warps + (threadIdx.x >> 5) * x.columns;
 #pragma unroll
@@ -219,6 +228,24 @@ layer_norm_grad_kernel(mf_norm_rows<T> x, int group, const T *dy, const T *mean,
         for (int warp = 1; warp < NORM_THREADS / 32; warp++) s = mf_norm_affine<T>::merge(s, warps[warp * x.columns + column]);
         parts[blockIdx.x * x.columns + column] = s;
     }
+}
+
+/* Few rows, in one launch: the first blocks take rows, the others a tile of columns each, down all rows. */
+template <class T, int V, int K> static __global__ void __launch_bounds__(NORM_FEW)
+layer_norm_grad_few_kernel(mf_norm_rows<T> x, int group, int row_blocks, int across, mf_norm_affine<T> affine, T *da, T *db) {
+    using State = typename mf_norm_affine<T>::State;
+    MF_SHARED(State, slots);      /* V for each thread */
+    if ((int)blockIdx.x < row_blocks) {
+        mf_pack<T, V> dw[K], dc[K];
+        gradient_rows<T, V, K>(x, group, blockIdx.x, row_blocks, affine.dy, affine.mean, affine.rstd, da, db, dw, dc);
+        return;
+    }
+    const int row = threadIdx.x / across, of_tile = threadIdx.x % across;
+    const int64_t column = ((int64_t)(blockIdx.x - row_blocks) * across + of_tile) * V;
+    const bool active = row < NORM_FEW / across && column < x.columns;
+    mf__tile_totals<mf_norm_affine<T>, V>(slots, affine, column, 0, 0, x.rows, x.columns, across, active);
+    if (active && row == 0)
+        for (int j = 0; j < V; j++) affine.finish(column + j, slots[of_tile * V + j]);
 }
 
 template <class T> static __global__ void __launch_bounds__(NORM_WIDE)
@@ -299,6 +326,13 @@ template <class T, int V> static mf_status backward(mf_device *d, const mf_add_n
         if (p->da || p->db)
             MF_TRY(MF_LAUNCH(d, layer_norm_grad_wide_kernel<T>, mf__grid(d, p->rows, 1), NORM_WIDE, 0, x, dy, mean, rstd, (T *)p->da, (T *)p->db));
         return p->dweight ? mf__reduce_shaped<mf_norm_affine<T>, V>(d, affine, 1, p->rows, p->columns, nullptr, p->rows) : MF_OK;
+    }
+    if (p->dweight && p->rows <= NORM_FEW_ROWS && s.each <= 4) {
+        const int across = mf__reduce_across<mf_norm_affine<T>, V>(p->columns);
+        const int64_t row_blocks = p->da || p->db ? mf__blocks(p->rows, NORM_FEW / s.group) : 0, tiles = mf__blocks(p->columns / V, across);
+        WITH_EACH(s.each, K, return MF_LAUNCH(d, (layer_norm_grad_few_kernel<T, V, (K < 8 ? K : 4)>), (unsigned)(row_blocks + tiles), NORM_FEW,
+                                              NORM_FEW * V * (int64_t)sizeof(State), x, s.group, (int)row_blocks, across, affine, (T *)p->da,
+                                              (T *)p->db));
     }
     const int64_t wanted = mf__blocks(p->rows, NORM_THREADS / s.group), blocks = wanted < NORM_PARTS ? wanted : NORM_PARTS;
     mf_scratch parts;

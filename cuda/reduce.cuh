@@ -138,6 +138,28 @@ template <class Rule, int V> static __device__ inline void mf__down(typename Rul
     }
 }
 
+/* Totals of a block's tile of columns, from rows begin to end, into the first V * across of `slots`: thread (row, x) of (down, across)
+ * takes every down-th row of V columns. Threads outside the tile are not active; all meet here. */
+template <class Rule, int V> static __device__ inline void mf__tile_totals(typename Rule::State *slots, const Rule &rule, int64_t base, int64_t o,
+                                                                          int64_t begin, int64_t end, int64_t inner, int across, bool active) {
+    const int down = blockDim.x / across, row = threadIdx.x / across;
+    typename Rule::State *mine = slots + (int64_t)threadIdx.x * V;
+    if (active) {
+        typename Rule::State total[V];
+        mf__down<Rule, V>(total, rule, base, o, begin + row, end, down, inner);
+#pragma unroll
+        for (int j = 0; j < V; j++) mine[j] = total[j];
+    }
+    for (int n = down, half; n > 1; n = half) {
+        half = (n + 1) / 2;
+        __syncthreads();
+        if (active && row < n - half) {
+#pragma unroll
+            for (int j = 0; j < V; j++) mine[j] = Rule::merge(mine[j], mine[(int64_t)half * across * V + j]);
+        }
+    }
+}
+
 template <class Rule, int V> static __global__ void __launch_bounds__(1024)
 reduce_columns_kernel(Rule rule, mf_rows r, int across, typename Rule::State *parts) {
     using State = typename Rule::State;
@@ -149,30 +171,16 @@ reduce_columns_kernel(Rule rule, mf_rows r, int across, typename Rule::State *pa
         const int64_t first = r.offsets ? r.offsets[o] : o * r.middle, rows = r.offsets ? r.offsets[o + 1] - first : r.middle;
         const int64_t begin = c * r.chunk, end = begin + r.chunk < rows ? begin + r.chunk : rows, base = first * r.inner + column;
         const bool active = row < down && column < r.inner;
-        State *mine = slots + (int64_t)(row * across + x) * V;
-        if (active) {
-            State total[V];
-            mf__down<Rule, V>(total, rule, base, o, begin + row, end, down, r.inner);
-#pragma unroll
-            for (int j = 0; j < V; j++) mine[j] = total[j];
-        }
-        for (int n = down, half; n > 1; n = half) {
-            half = (n + 1) / 2;
-            __syncthreads();
-            if (active && row < n - half) {
-#pragma unroll
-                for (int j = 0; j < V; j++) mine[j] = Rule::merge(mine[j], mine[(int64_t)half * across * V + j]);
-            }
-        }
+        mf__tile_totals<Rule, V>(slots, rule, base, o, begin, end, r.inner, across, active);
         if (parts) {
             if (active && row == 0)
-                for (int j = 0; j < V; j++) parts[(o * r.chunks + c) * r.inner + column + j] = mine[j];
+                for (int j = 0; j < V; j++) parts[(o * r.chunks + c) * r.inner + column + j] = slots[x * V + j];
         } else if constexpr (Rule::MAPS) {
             __syncthreads();
             if (active)
                 for (int64_t m = begin + row; m < end; m += down) rule.template map_columns<V>(base + m * r.inner, slots + x * V);
         } else if (active && row == 0) {
-            for (int j = 0; j < V; j++) rule.finish(o * r.inner + column + j, mine[j]);
+            for (int j = 0; j < V; j++) rule.finish(o * r.inner + column + j, slots[x * V + j]);
         }
         __syncthreads();
     }
