@@ -10,7 +10,8 @@
  *           and writes them out as they lie in memory, 16 bytes at a time. The query, key and value points of a head are items of
  *           one loop over lanes: 28 of 32 at the default widths.
  * Numerics  frames and points in the tensor's type throughout: only what has become a column is rounded. Sums over points by
- *           shuffles, over heads in order; dgamma in two stages, blocks in order and then a tree, the last one in double.
+ *           shuffles, over heads in order; dgamma, a difference of large numbers, in double from its products on, in two stages: the
+ *           residues of a block in order, then a tree over blocks.
  * Bitwise   deterministic: every sum's order follows from the sizes.
  * Refuses   rows of a residue that do not fit into shared memory (lift), 2^31 elements a residue. */
 #include "table.cuh"
@@ -147,7 +148,8 @@ template <class R> struct grad_inputs {
     const int32_t *offsets;
 };
 template <class R> struct grad_results {
-    R *dq, *dkv, *dq_points, *dkv_points, *dpair_bias, *dpair_value, *dR, *dt, *part;  /* part: dgamma of each block, (blocks, H) */
+    R *dq, *dkv, *dq_points, *dkv_points, *dpair_bias, *dpair_value, *dR, *dt;
+    double *part;                 /* dgamma of each block, (blocks, H) */
 };
 
 /* The adjoint of `place`: dx = R' g; dR and dt join `sum`. */
@@ -164,7 +166,7 @@ static __device__ __forceinline__ void pull(R *dx, R *sum, const mf_frame<R> &f,
 
 template <class R> static __global__ void __launch_bounds__(256, sizeof(R) == 4 ? 3 : 1)
 lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> out) {
-    MF_SHARED(R, dgamma);         /* (H), each written by the warp of its head */
+    MF_SHARED(double, dgamma);    /* (H), each written by the warp of its head */
     __shared__ R sums[8][12], frame_sum[12];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, c = s.hidden, P = s.query_points, V = s.value_points;
     for (int h = (int)threadIdx.x; h < s.heads; h += (int)blockDim.x) dgamma[h] = 0;
@@ -184,7 +186,7 @@ lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> o
                 mf__copy_row(out.dkv + row * 2 * c + c, dv, c, R(1));
             }
             const R gamma = mf__gamma(in.head_weights, h, P), bias = in.dkey_bias[row];
-            R along = 0;
+            double along = 0;
             for (int item = lane; item < 2 * P + V; item += 32) {
                 R g[3];
                 if (item < P) {
@@ -200,7 +202,7 @@ lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> o
                         for (int j = 0; j < 3; j++) {
                             const int column = c + 3 * (item - P) + j;
                             const R d = dk[column] + (s.split ? dk[column + 6 * P] : R(0));
-                            along += d * x[j] - R(0.5) * (bias * x[j] * x[j]);
+                            along += (double)(d * x[j]) - 0.5 * (double)(bias * x[j] * x[j]);
                             g[j] = gamma * (d - bias * x[j]);
                         }
                     } else {
@@ -255,11 +257,11 @@ lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> o
 
 /* A block a head: dw = sigmoid(w) sqrt(1 / (3 P 9/2)) sum of the blocks' dgamma. */
 template <class R>
-static __global__ void __launch_bounds__(SUM_THREADS) head_weights_kernel(int heads, int query_points, int blocks, const R *part, const R *w, R *dw) {
+static __global__ void __launch_bounds__(SUM_THREADS) head_weights_kernel(int heads, int query_points, int blocks, const double *part, const R *w, R *dw) {
     __shared__ double slots[32];
     const int h = (int)blockIdx.x;
     double total = 0;
-    for (int j = (int)threadIdx.x; j < blocks; j += SUM_THREADS) total += (double)part[(int64_t)j * heads + h];
+    for (int j = (int)threadIdx.x; j < blocks; j += SUM_THREADS) total += part[(int64_t)j * heads + h];
     total = mf__block_sum(total, slots);
     if (threadIdx.x == 0) dw[h] = (R)(total * mf__gamma_factor<double>(query_points) / (1 + exp(-(double)w[h])));
 }
@@ -292,17 +294,17 @@ mf_status mf__cuda_lift(mf_device *d, const mf_ipa_args *a) {
 template <class R> static mf_status launch_grad(mf_device *d, const mf_ipa_sizes &s, const mf_ipa_args *a, const int32_t *offsets) {
     const int64_t n = a->packing->total, blocks = n < GRAD_BLOCKS ? n : GRAD_BLOCKS;
     mf_scratch part;
-    if (a->dhead_weights) MF_TRY(part.take(d, blocks * a->heads * (int64_t)sizeof(R)));
+    if (a->dhead_weights) MF_TRY(part.take(d, blocks * a->heads * (int64_t)sizeof(double)));
     const grad_inputs<R> in = {(const R *)a->q_points, (const R *)a->kv_points, (const R *)a->head_weights, (const R *)a->frames,
                                (const R *)a->dframes, (const R *)a->gauge_R, (const R *)a->dq_lifted, (const R *)a->dk_lifted,
                                (const R *)a->dv_lifted, (const R *)a->dkey_bias, offsets};
     const grad_results<R> out = {(R *)a->dq, (R *)a->dkv, (R *)a->dq_points, (R *)a->dkv_points, (R *)a->dpair_bias, (R *)a->dpair_value,
-                                 (R *)a->dR, (R *)a->dt, part.as<R>()};
+                                 (R *)a->dR, (R *)a->dt, part.as<double>()};
     const int64_t moved = a->heads * (2 * a->dqk + a->dv + 3 * a->hidden + 12 * a->query_points + 6 * a->value_points);
     mf__cuda_work(d, 8.0 * (double)(n * moved), (double)(n * moved) * (double)sizeof(R));
-    MF_TRY(MF_LAUNCH(d, lift_grad_kernel<R>, (unsigned)blocks, mf__ipa_threads(a), a->heads * (int64_t)sizeof(R), s, n, in, out));
+    MF_TRY(MF_LAUNCH(d, lift_grad_kernel<R>, (unsigned)blocks, mf__ipa_threads(a), a->heads * (int64_t)sizeof(double), s, n, in, out));
     if (!a->dhead_weights) return MF_OK;
-    return MF_LAUNCH(d, head_weights_kernel<R>, (unsigned)a->heads, SUM_THREADS, 0, s.heads, s.query_points, (int)blocks, part.as<R>(),
+    return MF_LAUNCH(d, head_weights_kernel<R>, (unsigned)a->heads, SUM_THREADS, 0, s.heads, s.query_points, (int)blocks, part.as<double>(),
                      (const R *)a->head_weights, (R *)a->dhead_weights);
 }
 
