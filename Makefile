@@ -92,7 +92,7 @@ EMULATED_OBJECTS := $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(EMULATED_SOU
 EMULATED_LIBRARY := $(BUILD)/emulated/libmoonfold_cuda.so
 EMULATED_FLAGS    = -std=c++20 $(EMULATED_OPT) -march=$(MARCH) -g -fPIC -fvisibility=hidden -DMF_EMULATE $(if $(PARTIAL),-DMF_PARTIAL) \
                     -isystem $(CUDA_INCLUDE) -Wall -Wno-unknown-pragmas -Wno-unused-function \
-                    -fsanitize=bounds,alignment,shift,integer-divide-by-zero -fsanitize-undefined-trap-on-error
+                    -ffp-contract=fast -fsanitize=bounds,alignment,shift,integer-divide-by-zero -fsanitize-undefined-trap-on-error
 EMULATED_OPT     ?= -O1
 
 .PHONY: cuda-emulated
@@ -136,6 +136,13 @@ demo: setup ## prepare real structures, train a small model, sample backbones (d
 test: setup ## run the specs
 	$(Q)$(MAKE) --no-print-directory $(JOBS) all
 	$(Q)MOONFOLD_BUILD=$(BUILD) busted --lua=luajit $(if $(SPEC),$(SPEC)) $(if $(SEED),--seed=$(SEED))
+	$(Q)$(if $(or $(SPEC),$(wildcard /dev/nvidia0)),,$(MAKE) --no-print-directory $(JOBS) test-emulated)
+
+.PHONY: test-emulated
+test-emulated: cpu ## run the specs of a GPU on one that is emulated, where CUDA's headers are
+	$(Q)$(if $(wildcard $(CUDA_INCLUDE)/cuda_fp16.h),$(MAKE) --no-print-directory cuda-emulated && \
+	    MOONFOLD_CUDA=$(EMULATED_LIBRARY) MOONFOLD_BUILD=$(BUILD) busted --lua=luajit --tags=gpu --exclude-tags=large spec/cuda spec/golden_spec.lua,\
+	    echo "skipped: no headers of CUDA; the GPU's specs did not run")
 
 .PHONY: bench
 bench: all ## time layers, kernels and models (args="..." for scripts/bench.lua)
@@ -179,7 +186,7 @@ check-length: ## no file over its limit: 800 lines of C, 400 of Lua
 
 .PHONY: check-cuda
 check-cuda: ## build the CUDA backend with warnings as errors where nvcc is
-	$(Q)$(if $(NVCC),$(CHECK) $(if $(V),,-s) WERROR=-Werror cuda,echo "check: no nvcc: the CUDA backend was not compiled")
+	$(Q)$(if $(NVCC),$(CHECK) $(if $(V),,-s) BUILD=$(BUILD)/check-cuda CUDA_ARCH=80 OPT=-O1 WERROR=-Werror cuda >/dev/null,echo "check: no nvcc: the CUDA backend was not compiled")
 
 SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
 .PHONY: check-sanitize

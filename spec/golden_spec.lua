@@ -243,6 +243,37 @@ local function largest_gradient(g)
   return largest
 end
 
+-- The network's gradients of parameters with every parameter off by up to one rounding of float32, on the CPU.
+local function wobbled(g, kind, seed)
+  local tensors, rng = {}, mf.rng(seed)
+  for name, x in pairs(g.tensors) do
+    x = x:to("cpu")
+    if name:find "^param%." then x = x * (mf.rand(x:shape(), { rng = rng }) - 0.5):affine(2^-22, 1) end
+    tensors[name] = x
+  end
+  local h = setmetatable({ tensors = tensors, device = "cpu" }, { __index = g })
+  local lay = layout(kind, h.lens, h.L, "cpu")
+  local outputs, _, layer = h.run(h, lay)
+  local loss
+  for name, x in pairs(outputs) do
+    local part = (x * lay.rows(tensors["cot." .. name])):sum()
+    loss = loss and loss + part or part
+  end
+  loss:backward()
+  return layer:state()
+end
+
+-- A relu takes either side of a number within rounding of 0, and its gradient jumps: a network of thousands of them has no
+-- gradient that is known better than by such jumps. What one rounding of the parameters does to the CPU's own says how much:
+-- a GPU that adds in another order may be off by twice the largest of eight.
+local function within_jumps(g, kind, name, key, x)
+  local reference, most = g.tensors[name]:to("cpu"), 0
+  for seed = 1, 8 do
+    most = math.max(most, (wobbled(g, kind, seed)[key]:grad() - reference):norm():item())
+  end
+  return (x:to("cpu") - reference):norm():item() <= 2 * most
+end
+
 local function check(g, kind)
   local lay = layout(kind, g.lens, g.L, g.device)
   local outputs, leaves, layer, over_pairs = g.run(g, lay)
@@ -271,7 +302,12 @@ local function check(g, kind)
   local state = layer and layer:state() or {}
   for name, reference in pairs(g.tensors) do
     local key = name:match "^grad%.param%.(.*)$"
-    if key then expect(name, state[key] and state[key]:grad(), reference, GRADIENT, floor) end
+    if key then
+      local x = state[key] and state[key]:grad()
+      local jumps = g.device ~= "cpu" and g.dtype == "float32" and g.meta.num_blocks and x
+        and relative(x, reference) >= GRADIENT and within_jumps(g, kind, name, key, x)
+      if not jumps then expect(name, x, reference, GRADIENT, floor) end
+    end
   end
 end
 

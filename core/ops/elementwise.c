@@ -4,6 +4,7 @@
  * of a broadcast input is summed over the axes along which it was repeated (mf__sum_to). Backwards are written with the
  * operators themselves, which record nothing there. */
 #include "op.h"
+#include "../base/graph.h"
 
 #include <math.h>
 
@@ -166,6 +167,7 @@ mf_status mf_dropout(mf_tensor **out, const mf_tensor *x, double rate, mf_rng *r
     MF_TRY(mf__usable("dropout", x));
     if (!(rate >= 0 && rate < 1)) return mf__fail(MF_EVALUE, "dropout: rate %g must lie in [0, 1)", rate);
     if (!rng) rng = mf_ctx_rng(x->ctx);
+    if (rate > 0) MF_TRY(mf__graph_draws(x, rng));
     MF_TRY(mf__run1(out, MF_OP_dropout, (const mf_tensor *[]){x}, 1, &(mf_params){.f = {rate}, .rng = *rng}));
     if (rate > 0) rng->counter += (uint64_t)mf_tensor_count(x);
     return MF_OK;

@@ -59,7 +59,9 @@ local function describe(value, path, words, tensors, packings)
     words[#words + 1] = ("%s %s"):format(path, tostring(value))
   elseif kind == "table" and not getmetatable(value) then
     words[#words + 1] = path .. " table"
-    for _, key in ipairs(options.sorted_keys(value)) do describe(value[key], path .. "." .. tostring(key), words, tensors, packings) end
+    for _, key in ipairs(options.sorted_keys(value)) do
+      describe(value[key], path .. "." .. tostring(key), words, tensors, packings)
+    end
   else
     fail("graph: argument %s is %s; pass tensors, packings, numbers, strings, booleans and plain tables of them, "
       .. "and let the function use the rest as upvalues", path, T.kind(value))

@@ -53,8 +53,8 @@ local M = {}
 -- The time of a kernel includes the gap that its launch leaves, some microseconds: what small kernels cost without a graph.
 -- @tparam function fn
 -- @param ... its arguments
--- @treturn table a list of { name, calls, seconds, operations, bytes, bound }, the longest first, with `seconds` and `calls` in all;
---   print it. `bound` is the seconds that the device's peak rates allow, 0 where a kernel does not say what it does
+-- @treturn table a list of { name, calls, seconds, operations, bytes, bound }, the longest first, with `seconds` and `calls`
+--   in all; print it. `bound` is the seconds that the device's peak rates allow, 0 where a kernel does not say what it does
 -- @return what fn returns
 -- @usage print((mf.profile(function() model(batch) end)))
 function M.profile(fn, ...)

@@ -232,18 +232,21 @@ local function because(reason, names)
   for name in names:gmatch "%S+" do reasons[name] = reason end
 end
 because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf_dtype_bytes mf_clock mf_is_terminal
-  mf_ctx_thread_count mf_ctx_product_precision mf_grad_enabled mf_memory_get mf_memory_pressure mf_ctx_rng mf_tensor_dropped mf_tensor_id
+  mf_ctx_thread_count mf_ctx_product_precision mf_grad_enabled mf_memory_get mf_memory_pressure mf_ctx_rng mf_tensor_dropped
+  mf_tensor_id
   mf_tensor_ctx mf_tensor_device mf_tensor_dtype mf_tensor_ndim mf_tensor_size mf_tensor_stride mf_tensor_count
   mf_tensor_bytes mf_tensor_version mf_tensor_contiguous mf_tensor_requires_grad mf_walk_cotangent mf_op_count mf_op_name
   mf_op_differentiable mf_op_keeps mf_packing_count mf_packing_total mf_packing_pairs mf_packing_longest mf_packing_offset
   mf_archive_count mf_archive_name mf_archive_info mf_archive_metadata_count mf_archive_metadata_key
   mf_archive_metadata_value mf_structure_count mf_structure_text mf_structure_resolution mf_structure_chain
   mf_structure_residue mf_structure_atom mf_cuda_count mf_is_deterministic mf_graph_capturing]])
-because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_products mf_grad_enable mf_memory_collected mf_memory_fail_at
+because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_products mf_grad_enable mf_memory_collected
+  mf_memory_fail_at
   mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number mf_deterministic]])
 because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit mf_memory_flush mf_synchronize mf_packing_prepare")
 because("is for a GPU alone: spec/cuda/graph_spec.lua", "mf_graph_begin mf_graph_end mf_graph_replay mf_profile_begin mf_profile_end")
-because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close mf_file_free
+because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close
+  mf_file_free
   mf_structure_release mf_graph_release]])
 because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
   mf_archive_tensor mf_archive_rows mf_structure_atoms]])
