@@ -166,9 +166,9 @@ local function deterministic_again(before, ok, ...)
   return ...
 end
 
---- Whether only kernels that give the same bits every time are used. On a GPU gradients of attention and of indexing are otherwise
--- added in the order in which blocks happen to finish. Without arguments it tells; with one it sets, for the calls of `fn` only when
--- a function is given.
+--- Whether only kernels that give the same bits every time are used. On a GPU gradients of attention and of indexing are
+-- otherwise added in the order in which blocks happen to finish. Without arguments it tells; with one it sets, for the calls
+-- of `fn` only when a function is given.
 -- @tparam ?boolean enabled
 -- @tparam ?function fn
 -- @param ... arguments of fn

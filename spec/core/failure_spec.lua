@@ -244,7 +244,8 @@ because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_p
   mf_memory_fail_at
   mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number mf_deterministic]])
 because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit mf_memory_flush mf_synchronize mf_packing_prepare")
-because("is for a GPU alone: spec/cuda/graph_spec.lua", "mf_graph_begin mf_graph_end mf_graph_replay mf_profile_begin mf_profile_end")
+because("is for a GPU alone: spec/cuda/graph_spec.lua",
+  "mf_graph_begin mf_graph_end mf_graph_replay mf_profile_begin mf_profile_end")
 because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close
   mf_file_free
   mf_structure_release mf_graph_release]])
