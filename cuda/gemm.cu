@@ -4,8 +4,9 @@
  *
  *     C = op(A) op(B)    is    C' = op(B)' op(A)'      its first operand is our B, its second our A, its m is our n
  *
- * and a transpose flag keeps its meaning. `bias` runs along its rows, as its epilogue wants; the sums of op(A) over k (the bias
- * gradient of a linear layer, in the product that makes dw) are its BGRADB.
+ * and a transpose flag keeps its meaning. `bias` runs along its rows, as its epilogue wants. (BGRADB, its epilogue for the gradient of a
+ * bias in the product that makes dw, is not used: in steps of 512 residues on an H200 such products took several times as
+ * long as without, more than a pass for the sums.)
  *
  *     storage            operands                    cuBLASLt's compute type       sums in
  *     float32            exact                       32F: no tensor cores          float32
@@ -88,9 +89,7 @@ static bool small(const mf_gemm *g) {
 
 #ifdef MF_EMULATE
 static mf_status multiply(mf_device *d, const mf_gemm *g) {
-    if (!g->sums) return loops(d, g);
-    MF_TRY(loops(d, g));
-    return mf__cuda_bias_grad(d, g->dtype, g->k, g->m, g->lda, g->a, nullptr, nullptr, g->sums);
+    return loops(d, g);
 }
 
 void mf__cuda_blas_close(mf_device *) {}
@@ -103,8 +102,7 @@ void mf__cuda_blas_close(mf_device *) {}
 /* ---- plans ---- */
 
 static const size_t WORKSPACE = 32 << 20;   /* what cuBLAS itself takes on Hopper */
-static const int64_t SUMS_FUSED = 1024;     /* rows up to which BGRADB beats a pass of its own: it keeps k in one piece */
-enum { FUSE_BIAS = 1, FUSE_RELU = 2, FUSE_SUMS = 4, MOST_PLANS = 4096 };
+enum { FUSE_BIAS = 1, FUSE_RELU = 2, MOST_PLANS = 4096 };
 
 struct plan_key {
     int64_t m, n, k, lda, ldb, ldc, stride_a, stride_b, stride_c;
@@ -189,7 +187,6 @@ static cublasComputeType_t compute_type(int dtype, int precision) {
 }
 
 static uint32_t epilogue(int fuse) {
-    if (fuse & FUSE_SUMS) return CUBLASLT_EPILOGUE_BGRADB;
     return fuse == (FUSE_BIAS | FUSE_RELU) ? CUBLASLT_EPILOGUE_RELU_BIAS
            : fuse == FUSE_BIAS             ? CUBLASLT_EPILOGUE_BIAS
            : fuse == FUSE_RELU             ? CUBLASLT_EPILOGUE_RELU
@@ -221,11 +218,11 @@ static plan_key key_of(const mf_gemm *g) {
     key.precision = (uint8_t)g->precision;
     key.transpose_a = g->transpose_a != 0;
     key.transpose_b = g->transpose_b != 0;
-    key.fuse = (uint8_t)((g->bias ? FUSE_BIAS : 0) | (g->activation == MF_ACTIVATION_RELU ? FUSE_RELU : 0) | (g->sums ? FUSE_SUMS : 0));
+    key.fuse = (uint8_t)((g->bias ? FUSE_BIAS : 0) | (g->activation == MF_ACTIVATION_RELU ? FUSE_RELU : 0));
     key.align_a = alignment(g->a);
     key.align_b = alignment(g->b);
     key.align_c = alignment(g->c);
-    key.align_bias = g->bias ? alignment(g->bias) : g->sums ? alignment(g->sums) : 0;
+    key.align_bias = g->bias ? alignment(g->bias) : 0;
     return key;
 }
 
@@ -334,13 +331,13 @@ static mf_status plan_at(plan **out, mf_cuda_blas *blas, const plan_key &key, co
 }
 
 /* The plan for a product, NULL where cuBLASLt has none. */
-static mf_status find_plan(plan **out, mf_cuda_blas *blas, const mf_gemm *g, const void *bias) {
+static mf_status find_plan(plan **out, mf_cuda_blas *blas, const mf_gemm *g) {
     const plan_key exact = key_of(g), about = rough(exact);
     bool fits;
-    MF_TRY(plan_at(out, blas, about, bias));
+    MF_TRY(plan_at(out, blas, about, g->bias));
     MF_TRY(fit(blas, *out, exact, &fits));
     if (!fits && !(about == exact)) {
-        MF_TRY(plan_at(out, blas, exact, bias));
+        MF_TRY(plan_at(out, blas, exact, g->bias));
         fits = (*out)->usable;
     }
     if (!fits) *out = nullptr;
@@ -362,9 +359,9 @@ static int unit_of(const mf_gemm *g) {
     return g->precision == MF_TF32 ? MF_UNIT_TF32 : g->precision == MF_EXACT ? MF_UNIT_FP32 : MF_UNIT_FP16;
 }
 
-static mf_status run_plan(mf_device *d, plan *p, const mf_gemm *g, const void *bias) {
+static mf_status run_plan(mf_device *d, plan *p, const mf_gemm *g) {
     mf_cuda_blas *blas = mf__cuda(d)->blas;
-    if (bias) MF_TRY(blas_status(set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias), "bias"));
+    if (g->bias) MF_TRY(blas_status(set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g->bias), "bias"));
     const float alpha = (float)g->alpha, beta = (float)g->beta;
     const bool wide = g->dtype == MF_FLOAT64;
     const char *name = name_of(g);
@@ -387,17 +384,11 @@ static mf_status finish(mf_device *d, const mf_gemm *g) {
 
 static mf_status multiply(mf_device *d, const mf_gemm *g) {
     MF_TRY(blas_open(d));
-    plan *p = nullptr;
-    const void *bias = g->sums ? g->sums : g->bias;
-    if (!g->sums || (g->k <= SUMS_FUSED && !g->bias && !g->activation)) MF_TRY(find_plan(&p, mf__cuda(d)->blas, g, bias));
-    if (p) return run_plan(d, p, g, bias);
-    mf_gemm plain = *g;
-    if (g->sums) {
-        plain.sums = nullptr;
-        MF_TRY(multiply(d, &plain));
-        return mf__cuda_bias_grad(d, g->dtype, g->k, g->m, g->lda, g->a, nullptr, nullptr, g->sums);
-    }
+    plan *p;
+    MF_TRY(find_plan(&p, mf__cuda(d)->blas, g));
+    if (p) return run_plan(d, p, g);
     if (!g->bias && !g->activation) return loops(d, g);
+    mf_gemm plain = *g;
     plain.bias = nullptr;
     plain.activation = MF_ACTIVATION_NONE;
     MF_TRY(multiply(d, &plain));
@@ -418,7 +409,6 @@ static mf_status pieces(mf_device *d, const mf_gemm *g) {
             piece.a = (const char *)g->a + (z * g->stride_a + i * (g->transpose_a ? 1 : g->lda)) * bytes;
             piece.b = (const char *)g->b + z * g->stride_b * bytes;
             piece.c = (char *)g->c + (z * g->stride_c + i * g->ldc) * bytes;
-            piece.sums = g->sums ? (char *)g->sums + i * bytes : nullptr;
             MF_TRY(multiply(d, &piece));
         }
     return MF_OK;
@@ -428,14 +418,12 @@ mf_status mf__cuda_gemm(mf_device *d, const mf_gemm *g) {
     if (g->dtype > MF_FLOAT16) return mf__fail(MF_EDTYPE, "matmul: element type %s is not a floating one", mf_dtype_name(g->dtype));
     if (g->dtype == MF_FLOAT64 && g->precision != MF_EXACT)
         return mf__fail(MF_ESUPPORT, "matmul: operands in float64 cannot be rounded on this device");
-    if (g->m <= 0 || g->n <= 0 || g->batch <= 0 || g->k <= 0) {
-        if (g->sums) MF_TRY(mf__cuda_bias_grad(d, g->dtype, g->k, g->m, g->lda, g->a, nullptr, nullptr, g->sums));
-        return g->k <= 0 ? loops(d, g) : MF_OK;
-    }
+    if (g->m <= 0 || g->n <= 0 || g->batch <= 0) return MF_OK;
+    if (g->k <= 0) return loops(d, g);
     if (g->k > INT_MAX || g->lda > INT_MAX || g->ldb > INT_MAX || g->ldc > INT_MAX)
         return mf__fail(MF_ESUPPORT, "matmul: the common size %lld and row strides %lld, %lld, %lld must stay under 2^31",
                         (long long)g->k, (long long)g->lda, (long long)g->ldb, (long long)g->ldc);
     const bool sixteen = g->dtype == MF_BFLOAT16 || g->dtype == MF_FLOAT16;   /* rounded further: only loops do that */
-    if (!g->sums && (small(g) || (sixteen && g->precision != MF_EXACT && g->precision != MF_TF32))) return loops(d, g);
+    if (small(g) || (sixteen && g->precision != MF_EXACT && g->precision != MF_TF32)) return loops(d, g);
     return pieces(d, g);
 }

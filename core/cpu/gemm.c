@@ -270,7 +270,6 @@ static mf_status converted(mf_device *d, const mf_gemm *g, int64_t threads) {
 mf_status mf__cpu_gemm(mf_device *d, const mf_gemm *g) {
     if (!mf__is_float(g->dtype))
         return mf__fail(MF_EDTYPE, "matmul: element type %s is not a floating one", mf_dtype_name(g->dtype));
-    if (g->sums) MF_TRY(mf__cpu_bias_grad(d, g->dtype, g->k, g->m, g->lda, g->a, NULL, NULL, g->sums));
     if (g->m <= 0 || g->n <= 0 || g->batch <= 0) return MF_OK;
     if (g->k > INT_MAX || g->lda > INT_MAX || g->ldb > INT_MAX || g->ldc > INT_MAX)
         return mf__fail(MF_ESUPPORT, "matmul: the common size %lld and row strides %lld, %lld, %lld must stay under 2^31",

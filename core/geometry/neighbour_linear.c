@@ -157,7 +157,6 @@ mf_status mf__neighbour_linear_bwd(mf_grad_call *g) {
     const int wants_bias = g->in[3] && g->wanted[3];
     mf_tensor *index = NULL, *distance = NULL, *dout = NULL, *table = NULL, *rest = NULL, *narrow = NULL, *embedded = NULL;
     mf_status status = MF_OK;
-    int summed = 0;
     MF_TRY_OUT(mf__contiguous(&dout, g->dout[0]));
     if (wants_bias) MF_TRY_OUT(mf__new(&g->din[3], d, s.dtype, 1, &s.outputs));
     if (g->wanted[2]) {
@@ -170,20 +169,18 @@ mf_status mf__neighbour_linear_bwd(mf_grad_call *g) {
         MF_TRY_OUT(mf__new(&rest, d, s.dtype, 3, (int64_t[]){s.outputs, s.k, s.feat}));
         if (s.n == 0) MF_TRY_OUT(mf_tensor_fill(rest, 0));
         MF_TRY_OUT(make_room(&s, d, &narrow, &embedded));
-        summed = wants_bias && s.n > 0 && s.rows == s.n;   /* the product's own epilogue */
         for (int64_t first = 0; first < s.n; first += s.rows) {
             const int64_t rows = s.n - first < s.rows ? s.n - first : s.rows;
             MF_TRY_OUT(embed(&s, index, first, rows, narrow, embedded));
             const mf_gemm product = {.dtype = s.dtype, .transpose_a = 1, .precision = s.precision, .m = s.outputs, .n = s.k * s.feat, .k = rows,
                                      .batch = 1, .lda = s.outputs > 0 ? s.outputs : 1, .ldb = s.k * s.feat, .ldc = s.k * s.feat, .alpha = 1,
-                                     .beta = first > 0, .a = past(dout, first * s.outputs), .b = mf__data(embedded), .c = mf__data(rest),
-                                     .sums = summed ? mf__data(g->din[3]) : NULL};
+                                     .beta = first > 0, .a = past(dout, first * s.outputs), .b = mf__data(embedded), .c = mf__data(rest)};
             MF_TRY_OUT(d->backend->gemm(d, &product));
         }
         MF_TRY_OUT(mf__new(&g->din[2], d, s.dtype, 2, g->in[2]->shape));
         MF_TRY_OUT(put_together(g->din[2], table, rest, &s));
     }
-    if (wants_bias && !summed)
+    if (wants_bias)
         status = d->backend->bias_grad(d, s.dtype, s.n, s.outputs, s.outputs, mf__data(dout), NULL, NULL, mf__data(g->din[3]));
 out:
     mf_tensor_release(index);

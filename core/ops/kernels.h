@@ -65,7 +65,6 @@ typedef struct mf_gemm {
     const void *a, *b, *bias;     /* bias (n) or NULL */
     void *c;
     int activation;               /* MF_ACTIVATION_* */
-    void *sums;                   /* NULL, or (m) = the sums over k of op(A) as stored; only with transpose_a and one matrix */
 } mf_gemm;
 
 /* Packed attention. q, k (N, H, dqk), v (N, H, dv), key_bias (N, H) float or NULL; out (N, H, dv), lse (N, H).

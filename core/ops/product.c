@@ -3,8 +3,8 @@
  *     matmul   c = a b               da = dc b', db = a' dc, summed over the axes along which a or b was repeated
  *     linear   y = act(x w' + bias)  dz = dy act'(y),  dx = dz w,  dw = dz' x,  dbias = column sums of dz
  *
- * With relu the row is linear_relu, which keeps y too: where a layer follows, that is its input and costs nothing. The sums for dbias
- * are the product dw's own epilogue, or, with relu, join the pass that makes dz.
+ * With relu the row is linear_relu, which keeps y too: where a layer follows, that is its input and costs nothing. One pass over dy
+ * makes dz and dbias.
  *
  * float32 products round their operands to the context's precision of products, which the node remembers for backward. Matrices with
  * a side under 16 do not: matrix units gain nothing there, and those are rotations, coordinates and the heads that make them.
@@ -280,9 +280,9 @@ out:
     return status;
 }
 
-/* The cotangent of x w' + bias as rows whose columns are contiguous: dy where it lies if it can be, without relu. */
+/* The cotangent of x w' + bias as rows whose columns are contiguous: dy where it lies if it can be, without relu. And dbias. */
 static mf_status linear_dz(matrix *dz, mf_tensor **dbias, const mf_tensor *dy, const mf_tensor *y, int want_bias) {
-    mf_tensor *rows = NULL;
+    mf_tensor *rows = NULL, *masked = NULL;
     mf_status status;
     MF_TRY_OUT(flattened(&rows, dy));
     MF_TRY_OUT(matrix_of(dz, rows));
@@ -291,13 +291,12 @@ static mf_status linear_dz(matrix *dz, mf_tensor **dbias, const mf_tensor *dy, c
         *dz = (matrix){.ld = rows->shape[1]};
         MF_TRY_OUT(mf__contiguous(&dz->x, rows));
     }
+    if (!y && !want_bias) goto out;
     if (want_bias) MF_TRY_OUT(mf__new(dbias, dy->device, dy->dtype, 1, rows->shape + 1));
+    if (y) MF_TRY_OUT(mf__new(&masked, dy->device, dy->dtype, 2, rows->shape));
+    status = mf__kernels(dy)->bias_grad(dy->device, dy->dtype, rows->shape[0], rows->shape[1], dz->ld, mf__data(dz->x),
+                                        y ? mf__data(y) : NULL, y ? mf__data(masked) : NULL, want_bias ? mf__data(*dbias) : NULL);
     if (y) {
-        const mf_tensor *from = dz->x;
-        mf_tensor *masked;
-        MF_TRY_OUT(mf__new(&masked, dy->device, dy->dtype, 2, rows->shape));
-        status = mf__kernels(dy)->bias_grad(dy->device, dy->dtype, rows->shape[0], rows->shape[1], dz->ld, mf__data(from), mf__data(y),
-                                            mf__data(masked), want_bias ? mf__data(*dbias) : NULL);
         mf_tensor_release(dz->x);
         *dz = (matrix){.x = masked, .ld = rows->shape[1]};
     }
@@ -324,9 +323,7 @@ static mf_status linear_dx(mf_tensor **out, mf_tensor *into, const matrix *dz, c
     return status;
 }
 
-/* dw = dz' x and, in the same pass, the column sums of dz where `dbias` is there. */
-static mf_status linear_dweight(mf_tensor **out, const matrix *dz, const mf_tensor *x, const mf_tensor *weight, mf_tensor *dbias,
-                                int precision) {
+static mf_status linear_dweight(mf_tensor **out, const matrix *dz, const mf_tensor *x, const mf_tensor *weight, int precision) {
     mf_tensor *rows = NULL;
     matrix mx = {.x = NULL};
     mf_status status;
@@ -335,8 +332,7 @@ static mf_status linear_dweight(mf_tensor **out, const matrix *dz, const mf_tens
     MF_TRY_OUT(mf__new(out, x->device, x->dtype, 2, weight->shape));
     const mf_gemm g = {.dtype = x->dtype, .transpose_a = 1, .transpose_b = mx.transpose, .precision = precision, .m = weight->shape[0],
                        .n = weight->shape[1], .k = rows->shape[0], .batch = 1, .lda = at_least_1(dz->ld), .ldb = at_least_1(mx.ld),
-                       .ldc = at_least_1(weight->shape[1]), .alpha = 1, .a = mf__data(dz->x), .b = mf__data(mx.x), .c = mf__data(*out),
-                       .sums = dbias ? mf__data(dbias) : NULL};
+                       .ldc = at_least_1(weight->shape[1]), .alpha = 1, .a = mf__data(dz->x), .b = mf__data(mx.x), .c = mf__data(*out)};
     status = mf__kernels(x)->gemm(x->device, &g);
 out:
     mf_tensor_release(rows);
@@ -352,11 +348,7 @@ mf_status mf__linear_bwd(mf_grad_call *g) {
     mf_status status;
     MF_TRY_OUT(linear_dz(&dz, &g->din[2], g->dout[0], relu ? g->out[0] : NULL, want_bias));
     if (g->wanted[0]) MF_TRY_OUT(linear_dx(&g->din[0], g->into[0], &dz, x, weight, precision));
-    mf_tensor *sums = want_bias && !relu ? g->din[2] : NULL;
-    if (g->wanted[1]) MF_TRY_OUT(linear_dweight(&g->din[1], &dz, x, weight, sums, precision));
-    else if (sums)
-        status = mf__kernels(dz.x)->bias_grad(dz.x->device, dz.x->dtype, dz.x->shape[0], dz.x->shape[1], dz.ld, mf__data(dz.x), NULL, NULL,
-                                              mf__data(sums));
+    if (g->wanted[1]) MF_TRY_OUT(linear_dweight(&g->din[1], &dz, x, weight, precision));
 out:
     mf_tensor_release(dz.x);
     return status;
