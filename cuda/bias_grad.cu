@@ -94,7 +94,8 @@ static mf_status run(mf_device *d, int64_t rows, int64_t columns, int64_t ld, co
     mf_scratch parts;
     MF_TRY(parts.take(d, bands * columns * (int64_t)sizeof(W)));
     MF_TRY((pass<T, W, V>(d, grid, rows, columns, ld, band, dy, y, dz, parts.as<W>())));
-    return MF_LAUNCH(d, (bands_kernel<T, W>), (unsigned)strips, dim3(STRIP, BANDS_ROWS), 0, bands, columns, (const W *)parts.as<W>(), dbias);
+    return MF_LAUNCH(d, (bands_kernel<T, W>), (unsigned)strips, dim3(STRIP, BANDS_ROWS), 0, bands, columns,
+                     (const W *)parts.as<W>(), dbias);
 }
 
 mf_status mf__cuda_bias_grad(mf_device *d, int dtype, int64_t rows, int64_t columns, int64_t ld, const void *dy, const void *y, void *dz,

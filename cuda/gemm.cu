@@ -288,7 +288,8 @@ static mf_status choose(mf_cuda_blas *blas, plan *p, const plan_key &key) {
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_c, sizeof align_c},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_c, sizeof align_c},
     };
-    for (const auto &s : settings) MF_TRY(blas_status(cublasLtMatmulPreferenceSetAttribute(&preference, s.what, s.value, s.bytes), "preference"));
+    for (const auto &s : settings)
+        MF_TRY(blas_status(cublasLtMatmulPreferenceSetAttribute(&preference, s.what, s.value, s.bytes), "preference"));
     cublasLtMatmulHeuristicResult_t result;
     memset(&result, 0, sizeof result);
     int found = 0;
