@@ -19,7 +19,7 @@
 /* Where blocks of keys add their parts of dQ: 16 x 8 blocks as the matrix unit holds them, 128 floats in the order of lanes, so that a
  * warp adds 512 neighbouring bytes at once: (16 rows of a sequence by mf__flash_slots, head, 8 columns). */
 struct mf_flash_sums {
-    float *data;                  /* NULL: other blocks make dQ, or nobody, or one block alone writes it */
+    float *data;                  /* NULL: other blocks make dQ, or nobody */
     int64_t key_blocks;           /* blocks of the launch that own keys; the others own queries */
 };
 
@@ -32,19 +32,22 @@ template <int WIDTH, int GROUPS> struct mf_columns {
     __device__ __forceinline__ bool has(int tile) const { return tile + 1 < tiles || all; }
 };
 
-template <int DQK, int DV, int M, int N> struct mf_backward_keys_layout {
+template <int DQK, int DV, int M, int N, bool BULK> struct mf_backward_keys_layout {
     static constexpr int v = mf__tile_bytes(N, DQK), q = v + mf__tile_bytes(N, DV), dout = q + mf__tile_bytes(M, DQK),
                          p = dout + mf__tile_bytes(M, DV), ds = p + mf__tile_bytes(M, N), lse = ds + mf__tile_bytes(M, N),
-                         delta = lse + 4 * M, bytes = delta + 4 * M;
+                         delta = lse + 4 * M, sums = delta + 4 * M;
+    static constexpr int part = 2 * 128 * 4 * ((DQK / 8 + 512 / M - 1) / (512 / M)), bytes = sums + (BULK ? 8 * part : 0);   /* of dQ, a warp */
 };
 template <int DQK, int DV, int M, int N> struct mf_backward_queries_layout {
+    static constexpr int team = 256 / M, own = N / team, ldp = mf__tile_stride(own), piece = 2 * 32 * ldp;   /* of dS, a warp */
     static constexpr int dout = mf__tile_bytes(M, DQK), stages = dout + mf__tile_bytes(M, DV);
-    static constexpr int v = mf__tile_bytes(N, DQK), bias = v + mf__tile_bytes(N, DV), stage = bias + 4 * N, bytes = stages + 2 * stage;
+    static constexpr int v = mf__tile_bytes(N, DQK), bias = v + mf__tile_bytes(N, DV), stage = bias + 4 * N, ds = stages + 2 * stage, bytes = ds + 8 * piece;
+    static_assert(own % 16 == 0);
 };
 
-template <bool BF16, int DQK, int DV, int M, int N, int WM>
+template <bool BF16, int DQK, int DV, int M, int N, int WM, bool BULK>
 static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, const mf_flash_sums &sums, int64_t block, unsigned char *shared) {
-    using at = mf_backward_keys_layout<DQK, DV, M, N>;
+    using at = mf_backward_keys_layout<DQK, DV, M, N, BULK>;
     constexpr int threads = 256, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), ldp = mf__tile_stride(N);
     constexpr int WN = 8 / WM, SM = M / WM, SN = N / WN;          /* pieces of S and dP */
     constexpr int groups = 256 / N;                               /* of columns of dK and dV; 32 keys each */
@@ -93,30 +96,35 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
     const k_columns kc(column_group);
     const v_columns vc(column_group);
     const int q_row = warp / q_groups * 32, q_group = (warp + warp / q_groups) % q_groups;
-    const bool alone = !sums.data && sums.key_blocks == gridDim.x && f.dq;
     float dk[2][k_columns::tiles][4] = {}, dv[2][v_columns::tiles][4] = {};
 
+    auto dq_sums = [&](int i, int m) {        /* of 16 queries */
+        return sums.data + ((place.first / 16 + place.sequence + (i + q_row) / 16 + m) * f.heads + head) * (DQK / 8) * 128;
+    };
     auto dq_part = [&](int i, int which) {
         const q_columns qc(q_group * parts + which);
         float part[2][q_columns::tiles][4] = {};
         mf__product_nn<BF16, 32, q_columns::tiles, N, ldp, ldq>(part, base + at::ds + 2 * q_row * ldp + mf__lane_a(ldp),
                                                                 base + 2 * qc.start + mf__lane_b_t(ldq), qc.all);
+        if constexpr (BULK && MF_HAS_BULK) {
+            const mf_address mine = base + at::sums + warp * at::part;
+            if (lane < 2) mf__add_wait();
+            __syncwarp();
 #pragma unroll
-        for (int m = 0; m < 2; m++) {
-            const int r = i + q_row + m * 16;
-            if (r >= place.length) continue;
-            float *to = sums.data + (((place.first / 16 + place.sequence + r / 16) * f.heads + head) * (DQK / 8) + qc.start / 8) * 128 + 4 * lane;
+            for (int m = 0; m < 2; m++)
 #pragma unroll
-            for (int n = 0; n < q_columns::tiles; n++) {
-                if (!qc.has(n)) continue;
-                if (sums.data) mf__add4(to + 128 * n, part[m][n]);
-                else
+                for (int n = 0; n < q_columns::tiles; n++) mf__write16(mine + 16 * lane + 512 * (m * q_columns::tiles + n), part[m][n]);
+            mf__write_seen();
+            __syncwarp();
+            if (lane < 2 && i + q_row + lane * 16 < place.length)
+                mf__add_bulk(dq_sums(i, lane) + qc.start / 8 * 128, mine + lane * 512 * q_columns::tiles, 128 * (q_columns::tiles - !qc.all));
+            mf__add_commit();
+        } else {
 #pragma unroll
-                    for (int h = 0; h < 2; h++)
-                        if (r + h * 8 + g < place.length)
-                            mf__put2(f.dq + (row0 + (int64_t)(r + h * 8 + g) * f.heads) * f.dqk, qc.start + n * 8 + 2 * t, f.dqk, part[m][n][2 * h] * back,
-                                     part[m][n][2 * h + 1] * back);
-            }
+            for (int m = 0; m < 2; m++)
+#pragma unroll
+                for (int n = 0; n < q_columns::tiles; n++)
+                    if (i + q_row + m * 16 < place.length && qc.has(n)) mf__add4(dq_sums(i, m) + (qc.start / 8 + n) * 128 + 4 * lane, part[m][n]);
         }
     };
 
@@ -149,13 +157,13 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
                 }
             }
         __syncthreads();                      /* P and dS are whole */
-        if (sums.data || alone) dq_part(i, 0);
+        if (sums.data) dq_part(i, 0);
         mf__product_tn<BF16, 32, v_columns::tiles, M, ldp, ldv>(dv, base + at::p + 2 * key_group * 32 + mf__lane_a_t(ldp),
                                                                 base + at::dout + 2 * vc.start + mf__lane_b_t(ldv), vc.all);
         __syncthreads();
         if (i + M < place.length) fetch_dout(i + M);
         mf__copy_commit();
-        if (sums.data || alone) dq_part(i, 1);
+        if (sums.data) dq_part(i, 1);
         mf__product_tn<BF16, 32, k_columns::tiles, M, ldp, ldq>(dk, base + at::ds + 2 * key_group * 32 + mf__lane_a_t(ldp),
                                                                 base + at::q + 2 * kc.start + mf__lane_b_t(ldq), kc.all);
         __syncthreads();
@@ -163,6 +171,7 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
         mf__copy_commit();
     }
 
+    if (BULK && MF_HAS_BULK && sums.data && lane < 2) mf__add_wait();
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
@@ -202,18 +211,18 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
     }
 }
 
-/* M / 16 warps along the queries, the others share the keys of a tile. */
+/* Teams of 256 / M warps share 32 queries: each makes dS for its part of the keys of a tile, then its part of the columns of dQ, as
+ * in flash_forward.cu. */
 template <bool BF16, int DQK, int DV, int M, int N>
 static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f, int64_t block, unsigned char *shared) {
     using at = mf_backward_queries_layout<DQK, DV, M, N>;
-    constexpr int threads = 256, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV);
-    constexpr int WM = M / 16 > 8 ? 8 : M / 16, WN = 8 / WM, SN = N / WN;
-    static_assert(WM * 16 == M && SN % 16 == 0);
+    constexpr int threads = 256, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), own = at::own, ldp = at::ldp;
+    using q_columns = mf_columns<DQK, at::team>;
     const int64_t slots = f.total / M + f.sequences;
     const int head = (int)(block / slots);
     const mf_place place = mf__flash_place(f, block % slots, M);
     if (place.start >= place.length) return;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, team = warp / at::team, member = warp % at::team;
     const int64_t q_stride = f.heads * f.ldq, v_stride = f.heads * f.ldv, row0 = place.first * f.heads + head;
     const mf_address base = mf__address(shared);
     const int tiles = (place.length + N - 1) / N;
@@ -230,81 +239,77 @@ static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f,
     fetch(0);
     mf__copy_commit();
 
-    const int s_row = warp / WN * 16, s_column = warp % WN * SN;
-    float lse[2], delta[2];
+    const int first_row = place.start + team * 32;
+    const bool active = first_row < place.length;
+    float lse[2][2], delta[2][2];
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int r = place.start + s_row + h * 8 + g;
-        const bool inside = r < place.length;
-        lse[h] = inside ? f.lse[row0 + (int64_t)r * f.heads] : -INFINITY;
-        delta[h] = inside ? f.delta[row0 + (int64_t)r * f.heads] : 0.0f;
-    }
-    float dq[1][DQK / 8][4] = {};
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int r = first_row + m * 16 + h * 8 + g;
+            lse[m][h] = r < place.length ? f.lse[row0 + (int64_t)r * f.heads] : -INFINITY;
+            delta[m][h] = r < place.length ? f.delta[row0 + (int64_t)r * f.heads] : 0.0f;
+        }
+    const q_columns qc(member);
+    const mf_address q_mine = base + 2 * team * 32 * ldq + mf__lane_a(ldq), dout_mine = base + at::dout + 2 * team * 32 * ldv + mf__lane_a(ldv);
+    const mf_address ds_write = base + at::ds + warp * at::piece + 2 * (g * ldp + 2 * t), ds_team = base + at::ds + team * at::team * at::piece + mf__lane_a(ldp);
+    float dq[2][q_columns::tiles][4] = {};
     for (int tile = 0; tile < tiles; tile++) {
         mf__copy_wait<0>();
         __syncthreads();
         if (tile + 1 < tiles) fetch(tile + 1);
         mf__copy_commit();
+        if (!active) continue;
         const mf_address here = base + at::stages + (tile & 1) * at::stage;
-        const mf_address k_mine = here + 2 * s_column * ldq;
-        float s[1][SN / 8][4] = {}, dp[1][SN / 8][4] = {};
-        mf__product_nt<BF16, 16, SN, DQK, ldq, ldq>(s, base + 2 * s_row * ldq + mf__lane_a(ldq), k_mine + mf__lane_b(ldq));
-        mf__product_nt<BF16, 16, SN, DV, ldv, ldv>(dp, base + at::dout + 2 * s_row * ldv + mf__lane_a(ldv), here + at::v + 2 * s_column * ldv + mf__lane_b(ldv));
-        const mf_backward_row<BF16> row[2] = {{lse[0], delta[0], true}, {lse[1], delta[1], true}};
-        const int left = place.length - tile * N - s_column - 2 * t;
+        float s[2][own / 8][4] = {}, dp[2][own / 8][4] = {};
+        mf__product_nt<BF16, 32, own, DQK, ldq, ldq>(s, q_mine, here + 2 * member * own * ldq + mf__lane_b(ldq));
+        mf__product_nt<BF16, 32, own, DV, ldv, ldv>(dp, dout_mine, here + at::v + 2 * member * own * ldv + mf__lane_b(ldv));
+        const int left = place.length - tile * N - member * own - 2 * t;
+        uint32_t ds[own / 16][2][4];
 #pragma unroll
-        for (int k = 0; k < SN / 16; k++) {
-            uint32_t a[1][4];
+        for (int n = 0; n < own / 8; n++) {
+            const float2 b = f.key_bias ? mf__read2(here + at::bias + 4 * (member * own + n * 8 + 2 * t)) : make_float2(0, 0);
+            const float b0 = n * 8 < left ? b.x * MF_LOG2E : -INFINITY, b1 = n * 8 + 1 < left ? b.y * MF_LOG2E : -INFINITY;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int n = 2 * k + i / 2, h = i % 2;
-                const float2 b = f.key_bias ? mf__read2(here + at::bias + 4 * (s_column + n * 8 + 2 * t)) : make_float2(0, 0);
-                const float p0 = n * 8 < left ? row[h].p(s[0][n][2 * h], b.x * MF_LOG2E) : 0.0f;
-                const float p1 = n * 8 + 1 < left ? row[h].p(s[0][n][2 * h + 1], b.y * MF_LOG2E) : 0.0f;
-                a[0][i] = mf__pack<BF16>(row[h].ds(p0, dp[0][n][2 * h]), row[h].ds(p1, dp[0][n][2 * h + 1]));
-            }
-            mf__product_step<BF16, 16, DQK / 8>(dq, a, k_mine + 2 * k * 16 * ldq + mf__lane_b_t(ldq), true);
-        }
-    }
-    if constexpr (WN > 1) {                   /* the parts of the warps that shared the keys, in their order */
-        constexpr int ld = DQK + 4;
-        static_assert(M * ld * 4 <= at::bytes);
-        for (int w = 1; w < WN; w++) {
-            __syncthreads();
+            for (int m = 0; m < 2; m++)
 #pragma unroll
-            for (int n = 0; n < DQK / 8; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    float *slot = (float *)shared + (s_row + g + i / 2 * 8) * ld + n * 8 + 2 * t + i % 2;
-                    if (warp % WN == w) *slot = dq[0][n][i];
-                }
-            __syncthreads();
-#pragma unroll
-            for (int n = 0; n < DQK / 8; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const float *slot = (float *)shared + (s_row + g + i / 2 * 8) * ld + n * 8 + 2 * t + i % 2;
-                    if (warp % WN == 0) dq[0][n][i] += *slot;
+                for (int h = 0; h < 2; h++) {
+                    const mf_backward_row<BF16> row(lse[m][h], delta[m][h], true);
+                    const float *x = &s[m][n][2 * h], *y = &dp[m][n][2 * h];
+                    const uint32_t pair = mf__pack<BF16>(row.ds(row.p(x[0], b0), y[0]), row.ds(row.p(x[1], b1), y[1]));
+                    ds[n / 2][m][n % 2 * 2 + h] = pair;
+                    mf__store4(ds_write + 2 * ((m * 16 + h * 8) * ldp + n * 8), pair);
                 }
         }
-        if (warp % WN) return;
+        const mf_address k_mine = here + 2 * qc.start + mf__lane_b_t(ldq);
+#pragma unroll
+        for (int k = 0; k < own / 16; k++)
+            mf__product_step<BF16, 32, q_columns::tiles>(dq, ds[k], k_mine + 2 * (member * own + k * 16) * ldq, qc.all);
+        mf__barrier(1 + team, at::team * 32);
+#pragma unroll
+        for (int w = 1; w < at::team; w++)
+            mf__product_nn<BF16, 32, q_columns::tiles, own, ldp, ldq>(dq, ds_team + (member ^ w) * at::piece, k_mine + 2 * (member ^ w) * own * ldq, qc.all);
     }
+    if (!active) return;
     const float back = 1.0f / *f.scale;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int r = place.start + s_row + h * 8 + g;
-        if (r >= place.length) continue;
+    for (int m = 0; m < 2; m++)
 #pragma unroll
-        for (int n = 0; n < DQK / 8; n++)
-            mf__put2(f.dq + (row0 + (int64_t)r * f.heads) * f.dqk, n * 8 + 2 * t, f.dqk, dq[0][n][2 * h] * back, dq[0][n][2 * h + 1] * back);
-    }
+        for (int h = 0; h < 2; h++) {
+            const int r = first_row + m * 16 + h * 8 + g;
+            if (r >= place.length) continue;
+#pragma unroll
+            for (int n = 0; n < q_columns::tiles; n++)
+                if (qc.has(n))
+                    mf__put2(f.dq + (row0 + (int64_t)r * f.heads) * f.dqk, qc.start + n * 8 + 2 * t, f.dqk, dq[m][n][2 * h] * back, dq[m][n][2 * h + 1] * back);
+        }
 }
 
 /* M x N tiles of the blocks that own keys, QM x QN of those that own queries. */
-template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN>
+template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN, bool BULK>
 static __global__ void __launch_bounds__(256, 1) flash_backward_kernel(const mf_flash f, const mf_flash_sums sums) {
     MF_SHARED(unsigned char, shared);
-    if (blockIdx.x < sums.key_blocks) flash_backward_keys<BF16, DQK, DV, M, N, WM>(f, sums, blockIdx.x, shared);
+    if (blockIdx.x < sums.key_blocks) flash_backward_keys<BF16, DQK, DV, M, N, WM, BULK>(f, sums, blockIdx.x, shared);
     else flash_backward_queries<BF16, DQK, DV, QM, QN>(f, blockIdx.x - sums.key_blocks, shared);
 }
 
@@ -333,12 +338,12 @@ template <int DQK> static __global__ void __launch_bounds__(128) flash_gather_ke
 }
 
 /* own: dQ by blocks of its own; else the blocks of keys add their parts. */
-template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN>
+template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN, bool BULK>
 static mf_status backward_launch(mf_device *d, const mf_flash *f, bool own) {
-    constexpr int keys = mf_backward_keys_layout<DQK, DV, M, N>::bytes, queries = mf_backward_queries_layout<DQK, DV, QM, QN>::bytes;
+    constexpr int keys = mf_backward_keys_layout<DQK, DV, M, N, BULK>::bytes, queries = mf_backward_queries_layout<DQK, DV, QM, QN>::bytes;
     const int64_t k_blocks = f->dk || f->dv_ || f->dkey_bias || !own ? mf__flash_slots(f, N) * f->heads : 0;
     const int64_t q_blocks = f->dq && own ? mf__flash_slots(f, QM) * f->heads : 0, slots = mf__flash_slots(f, 16), floats = slots * f->heads * 16 * DQK;
-    const bool add = f->dq && !own && f->longest > N;
+    const bool add = f->dq && !own;
     mf_scratch scratch;
     if (add) {
         MF_TRY(scratch.take(d, floats * 4));
@@ -346,23 +351,26 @@ static mf_status backward_launch(mf_device *d, const mf_flash *f, bool own) {
         MF_TRY(MF_LAUNCH(d, flash_zero_kernel, mf__grid(d, floats / 4, 256), 256, 0, scratch.as<float4>(), floats / 4));
     }
     mf__flash_work(d, f, true);
-    MF_TRY(MF_LAUNCH(d, (flash_backward_kernel<BF16, DQK, DV, M, N, WM, QM, QN>), (unsigned)(k_blocks + q_blocks), 256,
+    MF_TRY(MF_LAUNCH(d, (flash_backward_kernel<BF16, DQK, DV, M, N, WM, QM, QN, BULK>), (unsigned)(k_blocks + q_blocks), 256,
                      q_blocks && queries > keys ? queries : keys, *f, mf_flash_sums{add ? scratch.as<float>() : nullptr, k_blocks}));
     if (!add) return MF_OK;
     mf__cuda_work(d, 0, 4.0 * (double)floats + 4.0 * (double)(f->total * f->heads * f->dqk));
     return MF_LAUNCH(d, flash_gather_kernel<DQK>, (unsigned)mf__blocks(slots * f->heads, 4), 128, 0, *f, scratch.as<float>());
 }
 
-/* Tiles of one pair of widths. */
+/* The tiles of one pair of widths; times for them are in cuda/README.md. */
 template <bool BF16, int DQK, int DV> static bool backward_pair(mf_device *d, const mf_flash *f, mf_status *status) {
-    constexpr int M = DQK + DV <= 400 ? 128 : 64, WM = M == 128 ? 4 : 2;
-    constexpr int large = mf_backward_keys_layout<DQK, DV, M, 64>::bytes, small = mf_backward_keys_layout<DQK, DV, 32, 64>::bytes;
-    constexpr int large_q = mf_backward_queries_layout<DQK, DV, M, 64>::bytes, small_q = mf_backward_queries_layout<DQK, DV, 32, 64>::bytes;
-    const int64_t limit = mf__cuda(d)->shared_limit;
-    /* sums of dQ are padded to 16 rows a sequence, which must not be most of them */
-    const bool own = f->deterministic || !(f->dk || f->dv_ || f->dkey_bias) || mf__flash_slots(f, 16) * 16 > 2 * f->total + 4096;
-    if (large <= limit && (!own || large_q <= limit)) *status = backward_launch<BF16, DQK, DV, M, 64, WM, M, 64>(d, f, own);
-    else if (small <= limit && (!own || small_q <= limit)) *status = backward_launch<BF16, DQK, DV, 32, 64, 2, 32, 64>(d, f, own);
+    constexpr int wide = DQK + DV, M = wide <= 400 ? 128 : 64, N = wide <= 128 ? 128 : 64, WM = M == 128 ? 4 : 2;
+    constexpr bool bulk = wide > 128;
+    constexpr int large = mf_backward_keys_layout<DQK, DV, M, N, bulk>::bytes, large_q = mf_backward_queries_layout<DQK, DV, M, 64>::bytes;
+    constexpr int small = mf_backward_keys_layout<DQK, DV, 64, 32, false>::bytes, small_q = mf_backward_queries_layout<DQK, DV, 64, 64>::bytes;
+    const mf_cuda *c = mf__cuda(d);
+    const int64_t limit = c->shared_limit;
+    const bool few = (f->total / 32 + f->total / 64) * f->heads <= c->multiprocessors && small_q <= limit;
+    /* Sums of dQ cost two launches more and are padded to 16 rows a sequence. */
+    const bool own = few || f->longest <= 256 || f->deterministic || !(f->dk || f->dv_ || f->dkey_bias) || mf__flash_slots(f, 16) * 16 > 2 * f->total + 4096;
+    if (!few && large <= limit && (!own || large_q <= limit)) *status = backward_launch<BF16, DQK, DV, M, N, WM, M, 64, bulk>(d, f, own);
+    else if (small <= limit && (!own || small_q <= limit)) *status = backward_launch<BF16, DQK, DV, 64, 32, 4, 64, 64, false>(d, f, own);
     else return false;
     return true;
 }

@@ -22,18 +22,18 @@
 #include "flash_tile.cuh"
 
 /* Bytes in shared memory: Q, the stages, then what a team exchanges. */
-template <int DQK, int DV, int WARPS, int TEAM, int KEYS, int STAGES> struct mf_forward_layout {
-    static constexpr int rows = WARPS / TEAM * 32, own = KEYS / TEAM, ldp = mf__tile_stride(own);
+template <int DQK, int DV, int WARPS, int TEAM, int QUERIES, int KEYS, int STAGES> struct mf_forward_layout {
+    static constexpr int rows = WARPS / TEAM * QUERIES, own = KEYS / TEAM, ldp = mf__tile_stride(own);
     static constexpr int v = mf__tile_bytes(KEYS, DQK), bias = v + mf__tile_bytes(KEYS, DV), stage = bias + 4 * KEYS;
-    static constexpr int stages = mf__tile_bytes(rows, DQK), p = stages + STAGES * stage, weights = 2 * 32 * ldp, most = p + WARPS * weights,
-                         bytes = most + WARPS * 32 * 4;
-    static_assert(own % 16 == 0 && DQK % 16 == 0 && DV % 8 == 0 && KEYS <= WARPS * 32 && stage % 16 == 0);
+    static constexpr int stages = mf__tile_bytes(rows, DQK), p = stages + STAGES * stage, weights = TEAM > 1 ? 2 * QUERIES * ldp : 0, most = p + WARPS * weights,
+                         bytes = most + WARPS * QUERIES * 4;
+    static_assert(own % 16 == 0 && QUERIES % 16 == 0 && DQK % 16 == 0 && DV % 8 == 0 && KEYS <= WARPS * 32 && stage % 16 == 0);
 };
 
-template <bool BF16, int DQK, int DV, int WARPS, int TEAM, int KEYS, int STAGES, int KEEP, int BLOCKS>
+template <bool BF16, int DQK, int DV, int WARPS, int TEAM, int QUERIES, int KEYS, int STAGES, int KEEP, int BLOCKS>
 static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kernel(const mf_flash f) {
-    using at = mf_forward_layout<DQK, DV, WARPS, TEAM, KEYS, STAGES>;
-    constexpr int threads = WARPS * 32, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), own = at::own, ldp = at::ldp;
+    using at = mf_forward_layout<DQK, DV, WARPS, TEAM, QUERIES, KEYS, STAGES>;
+    constexpr int MT = QUERIES / 16, threads = WARPS * 32, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), own = at::own, ldp = at::ldp;
     constexpr int columns = DV / 8, slots_of = (columns + TEAM) / TEAM;           /* 8 columns each, and one that holds ones */
     constexpr int ones_slot = columns % slots_of, ones_member = columns / slots_of;
     constexpr uint32_t ones = BF16 ? 0x3f803f80u : 0x3c003c00u;
@@ -44,7 +44,7 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
     const mf_place place = mf__flash_place(f, blockIdx.x % slots, at::rows);
     if (place.start >= place.length) return;
     const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, team = warp / TEAM, member = warp % TEAM;
-    const int tiles = (place.length + KEYS - 1) / KEYS, first_row = place.start + team * 32;
+    const int tiles = (place.length + KEYS - 1) / KEYS, first_row = place.start + team * QUERIES;
     const bool active = first_row < place.length;
     const int64_t q_stride = f.heads * f.ldq, v_stride = f.heads * f.ldv, row0 = place.first * f.heads + head;
 
@@ -61,10 +61,12 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
         if (s < tiles) fetch(s);
         mf__copy_commit();
     }
-    const mf_address q_mine = base + 2 * team * 32 * ldq + mf__lane_a(ldq), most_team = base + at::most + 4 * team * TEAM * 32;
+    const mf_address q_mine = base + 2 * team * QUERIES * ldq + mf__lane_a(ldq), most_team = base + at::most + 4 * team * TEAM * QUERIES;
     const mf_address p_lane = base + at::p + mf__lane_a(ldp), p_write = base + at::p + warp * at::weights + 2 * (g * ldp + 2 * t);
-    uint32_t q[KEEP > 0 ? KEEP : 1][2][4];
-    float out[2][slots_of][4] = {}, top[2][2] = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}};
+    uint32_t q[KEEP > 0 ? KEEP : 1][MT][4];
+    float out[MT][slots_of][4] = {}, top[MT][2];
+#pragma unroll
+    for (int m = 0; m < MT; m++) top[m][0] = top[m][1] = -INFINITY;
 
     for (int tile = 0; tile < tiles; tile++) {
         mf__copy_wait<STAGES - 2>();
@@ -77,15 +79,15 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
 #pragma unroll
             for (int k = 0; k < KEEP; k++)
 #pragma unroll
-                for (int m = 0; m < 2; m++) mf__load4(q[k][m], q_mine + 2 * (m * 16 * ldq + k * 16));
+                for (int m = 0; m < MT; m++) mf__load4(q[k][m], q_mine + 2 * (m * 16 * ldq + k * 16));
 
-        float s[2][own / 8][4] = {};
+        float s[MT][own / 8][4] = {};
         const mf_address k_mine = here + 2 * member * own * ldq + mf__lane_b(ldq);
 #pragma unroll
         for (int k = 0; k < DQK / 16; k++) {
-            uint32_t left[2][4];
+            uint32_t left[MT][4];
 #pragma unroll
-            for (int m = 0; m < 2; m++) {
+            for (int m = 0; m < MT; m++) {
                 if (k < KEEP) memcpy(left[m], q[k < KEEP ? k : 0][m], sizeof left[m]);
                 else mf__load4(left[m], q_mine + 2 * (m * 16 * ldq + k * 16));
             }
@@ -94,7 +96,7 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
                 uint32_t right[4];
                 mf__load4(right, k_mine + 2 * (n * 16 * ldq + k * 16));
 #pragma unroll
-                for (int m = 0; m < 2; m++) {
+                for (int m = 0; m < MT; m++) {
                     mf__mma<BF16>(s[m][2 * n], left[m], right[0], right[1]);
                     mf__mma<BF16>(s[m][2 * n + 1], left[m], right[2], right[3]);
                 }
@@ -105,7 +107,7 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
             for (int n = 0; n < own / 8; n++) {
                 const float2 b = mf__read2(here + at::bias + 4 * (member * own + n * 8 + 2 * t));
 #pragma unroll
-                for (int m = 0; m < 2; m++) s[m][n][0] += b.x, s[m][n][1] += b.y, s[m][n][2] += b.x, s[m][n][3] += b.y;
+                for (int m = 0; m < MT; m++) s[m][n][0] += b.x, s[m][n][1] += b.y, s[m][n][2] += b.x, s[m][n][3] += b.y;
             }
         }
         if ((tile + 1) * KEYS > place.length) {
@@ -113,15 +115,15 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
 #pragma unroll
             for (int n = 0; n < own / 8; n++)
 #pragma unroll
-                for (int m = 0; m < 2; m++)
+                for (int m = 0; m < MT; m++)
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         if (n * 8 + (i & 1) >= left) s[m][n][i] = -INFINITY;
         }
 
-        float most[2][2];
+        float most[MT][2];
 #pragma unroll
-        for (int m = 0; m < 2; m++)
+        for (int m = 0; m < MT; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 float x = -INFINITY;
@@ -130,18 +132,18 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
                 x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
                 x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
                 most[m][h] = x;
-                if (t == 0) mf__write(most_team + 4 * (member * 32 + m * 16 + h * 8 + g), x);
+                if (TEAM > 1 && t == 0) mf__write(most_team + 4 * (member * QUERIES + m * 16 + h * 8 + g), x);
             }
-        mf__barrier(1 + team, TEAM * 32);
-        float shrink[2][2];
+        if (TEAM > 1) mf__barrier(1 + team, TEAM * 32);
+        float shrink[MT][2];
         bool moved = false;
 #pragma unroll
-        for (int m = 0; m < 2; m++)
+        for (int m = 0; m < MT; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
 #pragma unroll
                 for (int w = 1; w < TEAM; w++)
-                    most[m][h] = fmaxf(most[m][h], mf__read(most_team + 4 * ((member ^ w) * 32 + m * 16 + h * 8 + g)));
+                    most[m][h] = fmaxf(most[m][h], mf__read(most_team + 4 * ((member ^ w) * QUERIES + m * 16 + h * 8 + g)));
                 const float now = most[m][h] > top[m][h] + 6.0f ? most[m][h] : top[m][h];      /* also from -inf */
                 shrink[m][h] = now == top[m][h] ? 1.0f : mf__exp2((top[m][h] - now) * MF_LOG2E);
                 moved |= now != top[m][h];
@@ -149,15 +151,15 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
             }
         if (__any_sync(0xffffffffu, moved)) {
 #pragma unroll
-            for (int m = 0; m < 2; m++)
+            for (int m = 0; m < MT; m++)
 #pragma unroll
                 for (int n = 0; n < slots_of; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) out[m][n][i] *= shrink[m][i / 2];
         }
-        uint32_t p[own / 16][2][4];
+        uint32_t p[own / 16][MT][4];
 #pragma unroll
-        for (int m = 0; m < 2; m++)
+        for (int m = 0; m < MT; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const float base2 = top[m][h] == -INFINITY ? 0.0f : top[m][h] * MF_LOG2E;       /* all masked so far: exp(-inf - 0) = 0, no NaN */
@@ -165,10 +167,10 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
                 for (int n = 0; n < own / 8; n++) {
                     const uint32_t pair = mf__pack<BF16>(mf__exp2(fmaf(s[m][n][2 * h], MF_LOG2E, -base2)), mf__exp2(fmaf(s[m][n][2 * h + 1], MF_LOG2E, -base2)));
                     p[n / 2][m][n % 2 * 2 + h] = pair;
-                    mf__store4(p_write + 2 * ((m * 16 + h * 8) * ldp + n * 8), pair);
+                    if (TEAM > 1) mf__store4(p_write + 2 * ((m * 16 + h * 8) * ldp + n * 8), pair);
                 }
             }
-        auto multiply = [&](const uint32_t (&left)[2][4], mf_address v_rows) {
+        auto multiply = [&](const uint32_t (&left)[MT][4], mf_address v_rows) {
 #pragma unroll
             for (int n = 0; n < slots_of; n += 2) {
                 /* slots past the column of ones, in the last member of a larger team, are not worth a branch of their own */
@@ -179,36 +181,38 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
                     const bool is_ones = n + e == ones_slot && member == ones_member;
                     const uint32_t b0 = is_ones ? ones : right[2 * e], b1 = is_ones ? ones : right[2 * e + 1];
 #pragma unroll
-                    for (int m = 0; m < 2; m++) mf__mma<BF16>(out[m][n + e], left[m], b0, b1);
+                    for (int m = 0; m < MT; m++) mf__mma<BF16>(out[m][n + e], left[m], b0, b1);
                 }
             }
         };
         const mf_address v_mine = here + at::v + 16 * member * slots_of + mf__lane_b_t(ldv);
 #pragma unroll
         for (int k = 0; k < own / 16; k++) multiply(p[k], v_mine + 2 * (member * own + k * 16) * ldv);
-        mf__barrier(1 + team, TEAM * 32);
+        if (TEAM > 1) mf__barrier(1 + team, TEAM * 32);
 #pragma unroll
         for (int w = 1; w < TEAM; w++) {
             const int other = member ^ w;
 #pragma unroll
             for (int k = 0; k < own / 16; k++) {
-                uint32_t left[2][4];
+                uint32_t left[MT][4];
 #pragma unroll
-                for (int m = 0; m < 2; m++) mf__load4(left[m], p_lane + (team * TEAM + other) * at::weights + 2 * (m * 16 * ldp + k * 16));
+                for (int m = 0; m < MT; m++) mf__load4(left[m], p_lane + (team * TEAM + other) * at::weights + 2 * (m * 16 * ldp + k * 16));
                 multiply(left, v_mine + 2 * (other * own + k * 16) * ldv);
             }
         }
     }
     if (!active) return;
-    mf__barrier(1 + team, TEAM * 32);         /* everybody has read the maxima: now sums lie there */
+    __syncwarp();
+    if (TEAM > 1) mf__barrier(1 + team, TEAM * 32);                 /* everybody has read the maxima: now sums lie there */
     if (member == ones_member && t == 0)
 #pragma unroll
-        for (int m = 0; m < 2; m++)
+        for (int m = 0; m < MT; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) mf__write(most_team + 4 * (m * 16 + h * 8 + g), out[m][ones_slot][2 * h]);
-    mf__barrier(1 + team, TEAM * 32);
+    __syncwarp();
+    if (TEAM > 1) mf__barrier(1 + team, TEAM * 32);
 #pragma unroll
-    for (int m = 0; m < 2; m++)
+    for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int row = m * 16 + h * 8 + g;
@@ -223,23 +227,26 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
         }
 }
 
-template <bool BF16, int DQK, int DV, int WARPS, int TEAM, int KEYS, int STAGES, int KEEP, int BLOCKS>
+template <bool BF16, int DQK, int DV, int WARPS, int TEAM, int QUERIES, int KEYS, int STAGES, int KEEP, int BLOCKS>
 static mf_status forward_launch(mf_device *d, const mf_flash *f) {
-    using at = mf_forward_layout<DQK, DV, WARPS, TEAM, KEYS, STAGES>;
+    using at = mf_forward_layout<DQK, DV, WARPS, TEAM, QUERIES, KEYS, STAGES>;
     mf__flash_work(d, f, false);
-    return MF_LAUNCH(d, (flash_forward_kernel<BF16, DQK, DV, WARPS, TEAM, KEYS, STAGES, KEEP, BLOCKS>),
+    return MF_LAUNCH(d, (flash_forward_kernel<BF16, DQK, DV, WARPS, TEAM, QUERIES, KEYS, STAGES, KEEP, BLOCKS>),
                      (unsigned)(mf__flash_slots(f, at::rows) * f->heads), WARPS * 32, at::bytes, *f);
 }
 
-/* Tiles of one pair of widths: 128 queries where they fill the device and fit, else 32. */
+/* The tiles of one pair of widths; times for them are in cuda/README.md. */
 template <bool BF16, int DQK, int DV> static bool forward_pair(mf_device *d, const mf_flash *f, mf_status *status) {
-    constexpr int keep = DQK + DV <= 400 ? 6 : 0;
+    constexpr int steps = DQK / 16, some = steps < 4 ? steps : 4, wide = DQK + DV;
+    constexpr int warps = wide <= 256 ? 4 : 8, team = wide <= 400 ? 1 : 2, queries = 16 * team, keys = wide <= 128 ? 128 : 64;
+    constexpr int keep = wide <= 400 ? steps : DQK + DV <= 480 ? 3 : 0, blocks = wide <= 256 ? 2 : 1;
+    constexpr int large = mf_forward_layout<DQK, DV, warps, team, queries, keys, 2>::bytes, few = mf_forward_layout<DQK, DV, 4, 4, 32, 64, 2>::bytes,
+                  small = mf_forward_layout<DQK, DV, 2, 2, 32, 32, 2>::bytes;
     const mf_cuda *c = mf__cuda(d);
-    const bool many = mf__flash_slots(f, 128) * f->heads > c->multiprocessors;
-    if (mf_forward_layout<DQK, DV, 8, 2, 64, 2>::bytes <= c->shared_limit && many)
-        *status = forward_launch<BF16, DQK, DV, 8, 2, 64, 2, keep < DQK / 16 ? keep : DQK / 16, 1>(d, f);
-    else if (mf_forward_layout<DQK, DV, 2, 2, 32, 2>::bytes <= c->shared_limit)
-        *status = forward_launch<BF16, DQK, DV, 2, 2, 32, 2, keep < DQK / 16 ? keep : DQK / 16, 1>(d, f);
+    const bool fills = mf__flash_slots(f, warps / team * queries) * f->heads > c->multiprocessors * blocks * 2 / 3;
+    if (large <= c->shared_limit && fills) *status = forward_launch<BF16, DQK, DV, warps, team, queries, keys, 2, keep, blocks>(d, f);
+    else if (few <= c->shared_limit) *status = forward_launch<BF16, DQK, DV, 4, 4, 32, 64, 2, some, 1>(d, f);
+    else if (small <= c->shared_limit) *status = forward_launch<BF16, DQK, DV, 2, 2, 32, 32, 2, some, 1>(d, f);
     else return false;
     return true;
 }

@@ -5,6 +5,7 @@
  *   mf__mma, mf__mma8          c += a b on a warp: 16 x 16 x 8 and 16 x 8 x 8, 16-bit operands, float accumulators
  *   mf__barrier                bar.sync of some of a block's warps
  *   mf__add4                   red.global: four neighbouring floats at once where the chip can
+ *   mf__add_bulk, ...          cp.reduce.async.bulk (sm_90): floats of shared memory, behind the back of the warps
  *
  * Fragments. Lane l is (g, t) = (l / 4, l % 4); a register holds two neighbours:
  *
@@ -19,6 +20,13 @@
 #ifndef MF_CUDA_MMA_CUH
 #define MF_CUDA_MMA_CUH
 #include "common.cuh"
+
+/* Whether the code being compiled may use the bulk additions; its emulation may. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define MF_HAS_BULK true
+#else
+#define MF_HAS_BULK false
+#endif
 
 template <bool BF16> using mf_half = std::conditional_t<BF16, __nv_bfloat16, __half>;
 
@@ -102,6 +110,13 @@ static inline void mf__write(mf_address to, float x) { memcpy(to, &x, 4); }
 static inline float mf__read(mf_address from) { float x; memcpy(&x, from, 4); return x; }
 static inline float2 mf__read2(mf_address from) { float2 x; memcpy(&x, from, 8); return x; }
 static inline void mf__add4(float *p, const float (&x)[4]) { for (int i = 0; i < 4; i++) p[i] += x[i]; }
+static inline void mf__add_bulk(float *to, mf_address from, int floats) {
+    for (int i = 0; i < floats; i++) to[i] += ((const float *)from)[i];
+}
+static inline void mf__add_commit() {}
+static inline void mf__add_wait() {}
+static inline void mf__write_seen() {}
+static inline void mf__write16(mf_address to, const float (&x)[4]) { memcpy(to, x, 16); }
 static inline float mf__exp2(float x) { return exp2f(x); }
 static inline void mf__barrier(int id, int threads) { mf__emulate_barrier(id, threads, 0, false); }
 
@@ -170,6 +185,31 @@ static __device__ __forceinline__ void mf__add4(float *p, const float (&x)[4]) {
 #else
     for (int i = 0; i < 4; i++) atomicAdd(p + i, x[i]);
 #endif
+}
+/* One thread: to[i] += from[i], multiples of 4 floats; then a commit. mf__add_wait: what this thread committed has been read from shared
+ * memory. Before, every thread that wrote there calls mf__write_seen and meets the one that adds. */
+static __device__ __forceinline__ void mf__add_bulk(float *to, mf_address from, int floats) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(4 * floats) : "memory");
+#endif
+}
+static __device__ __forceinline__ void mf__add_commit() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void mf__add_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void mf__write_seen() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void mf__write16(mf_address to, const float (&x)[4]) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
 }
 /* Waits until `threads` of the block (whole warps) are at barrier `id`, 1 to 15. */
 static __device__ __forceinline__ void mf__barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
