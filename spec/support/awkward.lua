@@ -23,13 +23,13 @@ end
 local packs = { { 0 }, { 1 }, { 33, 0, 1, 67 } }
 local packs_large = { { 1025, 0, 4099, 31 } }
 
--- Values at which functions overflow, jump, or leave their domain. Not denormal: the two sides may flush differently.
-local special = numbers { 0, 1, -1, 0.5, -0.5, 1e-30, -1e-30, 1e3, -1e3, 1e30, -1e30, 20, -20, 88, 89, -88, -104, inf, -inf, nan }
-
 --- The cases, row by row: lists of functions place -> case (see agreement.lua).
 -- @tparam boolean large sizes for a real device as well
 return function(large)
   local rows = {}
+  -- Values at which functions overflow, jump, or leave their domain. Not denormal: the two sides may flush differently.
+  local special = numbers { 0, 1, -1, 0.5, -0.5, 1e-30, -1e-30, 1e3, -1e3, 1e30, -1e30, 20, -20, 88, 89, -88, -104, inf, -inf, nan }
+
   --- One case: f and its inputs, options beside them.
   local function case(name, f, inputs, options)
     rows[name] = rows[name] or {}
