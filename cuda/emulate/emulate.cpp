@@ -386,6 +386,8 @@ void *mf__emulate_shared() { return shared_now; }
 
 void mf__emulate_name(const char *kernel) { kernel_name = kernel; }
 
+const char *mf__emulate_kernel() { return kernel_name; }
+
 int mf__emulate_barrier(int id, int expected, int kind, bool predicate) {
     thread *me = current;
     if (!in_kernel || id < 0 || id > 15) mf__emulate_abort("%s: barrier %d", mf__emulate_where(), id);

@@ -9,18 +9,20 @@
  * What it proves: indices, sizes and tails (blocks of device memory end at a protected page, arrays with a size are checked by
  * -fsanitize=bounds); that vectors are loaded at their alignment (-fsanitize=alignment); that every thread reaches every barrier and
  * every lane of a mask its warp operation, or an abort says who waits where; that no dynamic shared memory is read before it is
- * written (it holds NaN) or past its end; that kernels get no pointer to memory of the host (and with
- * MOONFOLD_EMULATE_STRICT=1 that the host does not touch the device's); with MOONFOLD_EMULATE_ORDER=random:1 that results do not hang on the order in which threads and blocks run: a missing barrier shows.
+ * written (it holds NaN) or past its end; that kernels get no pointer to memory of the host, and with MOONFOLD_EMULATE_STRICT=1 that
+ * the host does not touch the device's; with MOONFOLD_EMULATE_ORDER=random:1 that results do not hang on the order in which
+ * threads and blocks run: a missing barrier shows.
+ *
  * What it cannot: time, the memory model (what another thread wrote is seen at once; volatile and fences say nothing), races
  * between threads that never switch in between, registers and launch bounds, initial values of static __shared__ arrays (they
- * hold what the block before left), contraction to fma, the last bits of device functions, asynchrony of streams (every call has
- * ended when it returns).
+ * hold what the block before left), the last bits of device functions (products and sums are contracted to fma where the host
+ * has it, as nvcc does by default, though perhaps not the same ones), asynchrony of streams (every call has ended when it returns).
  *
  * Environment: MOONFOLD_EMULATE_ORDER=random:<seed>; MOONFOLD_EMULATE_STRICT=1 closes device memory to the host (each launch
- * then costs 0.2 ms and more);
- * MOONFOLD_EMULATE_MEMORY=<bytes> of the device (4 GiB). */
+ * then costs 0.2 ms and more); MOONFOLD_EMULATE_MEMORY=<bytes> of the device (4 GiB); MOONFOLD_EMULATE_DEVICES (1). */
 #ifndef MF_CUDA_EMULATE_H
 #define MF_CUDA_EMULATE_H
+#include <functional>
 #include <cassert>
 #include <cstdint>
 #include <cstdio>
@@ -63,15 +65,23 @@ template <class F> static inline void mf__emulate(dim3 grid, dim3 block, int64_t
     mf__emulate_run(grid, block, shared_bytes, [](void *f) { (*static_cast<std::remove_reference_t<F> *>(f))(); }, &body);
 }
 
+/* Does the work of the stream now, or, while a graph is captured, at each of its replays. */
+void mf__emulate_or_record(std::function<void()> work);
+
 /* Before a launch: the kernel's name for messages, and that no argument points to memory of the host: pointers themselves, and
  * words of structures that look like one. */
 void mf__emulate_name(const char *kernel);
 void mf__emulate_argument(const void *bytes, int64_t size, int position);
+template <class A> static inline void mf__emulate_scan(A argument, int position) {
+    if constexpr (!std::is_same_v<A, const char *> && !std::is_arithmetic_v<A>) {
+        __builtin_clear_padding(&argument);          /* where anything may lie */
+        mf__emulate_argument(&argument, (int64_t)sizeof argument, position);
+    }
+}
 template <class... A> static inline void mf__emulate_arguments(const char *kernel, const A &...arguments) {
     mf__emulate_name(kernel);
     [[maybe_unused]] int position = 0;
-    (((void)position++, (std::is_same_v<A, const char *> || std::is_arithmetic_v<A>)
-          ? (void)0 : mf__emulate_argument(&arguments, (int64_t)sizeof arguments, position)), ...);
+    (mf__emulate_scan<A>(arguments, ++position), ...);
 }
 
 /* Dynamic shared memory; NaN when a block starts. */

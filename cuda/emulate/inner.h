@@ -4,6 +4,7 @@
 #include <cstdint>
 
 [[noreturn]] void mf__emulate_abort(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *mf__emulate_kernel();                /* launched last, or about to be */
 const char *mf__emulate_where();                 /* kernel, block and thread that run, or "the host" */
 void mf__emulate_fault(void *address, bool trap);/* says what a signal in a kernel means; returns if it is none of ours */
 

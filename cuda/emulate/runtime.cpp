@@ -11,8 +11,13 @@
 #include <map>
 #include <mutex>
 #include <sys/mman.h>
+#include <functional>
+#include <vector>
 #include "emulate.h"
 #include "inner.h"
+
+struct CUgraph_st;
+static CUgraph_st *recorded;      /* the graph being captured */
 
 namespace {
 
@@ -123,7 +128,7 @@ void mf__emulate_argument(const void *bytes, int64_t size, int position) {
         unsigned char there;
         Dl_info library;
         if (mincore((void *)(word & ~(uint64_t)(PAGE - 1)), 1, &there) != 0 || dladdr(p, &library)) continue;
-        mf__emulate_abort("%s of the launch about to be made: argument %d points to memory of the host (%p, byte %lld of the argument)", "a kernel", position, p, (long long)at);
+        mf__emulate_abort("%s: argument %d points to memory of the host (%p, byte %lld of the argument)", mf__emulate_kernel(), position, p, (long long)at);
     }
 }
 
@@ -216,7 +221,12 @@ cudaError_t cudaMemset(void *to, int value, size_t bytes) {
     memset(to, value, bytes);
     return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) { return cudaMemset(to, value, bytes); }
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
+    cudaError_t error = cudaSuccess;
+    if (recorded) mf__emulate_or_record([=] { (void)cudaMemset(to, value, bytes); });
+    else error = cudaMemset(to, value, bytes);
+    return error;
+}
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *out, const void *p) {
     *out = {};
     out->type = is_device(p, 1) ? cudaMemoryTypeDevice : is_pinned(p) ? cudaMemoryTypeHost : cudaMemoryTypeUnregistered;
@@ -354,15 +364,53 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *out, const void *
     return cudaSuccess;
 }
 
-/* ---- graphs: none here ---- */
-cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) { return result(cudaErrorNotSupported); }
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *) { return result(cudaErrorNotSupported); }
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status) { *status = cudaStreamCaptureStatusNone; return cudaSuccess; }
+/* ---- graphs: what a stream was asked to do, in order; branches, which one stream does not make, do not exist ---- */
+struct CUgraph_st {
+    std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st {
+    std::vector<std::function<void()>> work;
+};
+
+void mf__emulate_or_record(std::function<void()> work) {
+    if (recorded) recorded->work.push_back(std::move(work));
+    else work();
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+    if (recorded) return result(cudaErrorIllegalState);
+    recorded = new CUgraph_st;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
+    *out = recorded;
+    recorded = nullptr;
+    return *out ? cudaSuccess : result(cudaErrorIllegalState);
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status) {
+    *status = recorded ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *) { return cudaSuccess; }
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned long long) { return result(cudaErrorNotSupported); }
-cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return result(cudaErrorNotSupported); }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return result(cudaErrorNotSupported); }
-cudaError_t cudaGraphGetNodes(cudaGraph_t, cudaGraphNode_t *, size_t *) { return result(cudaErrorNotSupported); }
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
+    *out = new CUgraphExec_st{graph->work};
+    return cudaSuccess;
+}
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+    for (const auto &work : graph->work) work();
+    return cudaSuccess;
+}
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *count) {
+    if (nodes) return result(cudaErrorNotSupported);
+    *count = graph->work.size();
+    return cudaSuccess;
+}
 cudaError_t cudaGraphNodeGetType(cudaGraphNode_t, cudaGraphNodeType *) { return result(cudaErrorNotSupported); }
-cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
