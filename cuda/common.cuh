@@ -102,8 +102,10 @@ static inline mf_status mf__cuda_launch(mf_device *d, const char *name, void (*k
     if ((int64_t)grid.x * grid.y * grid.z == 0) return MF_OK;
     MF_TRY(mf__cuda_before(d, name, (const void *)kernel, shared_bytes));
 #ifdef MF_EMULATE
-    mf__emulate_arguments(name, arguments...);
-    mf__emulate(grid, block, shared_bytes, [&] { kernel(static_cast<P>(arguments)...); });
+    mf__emulate_or_record([=] {
+        mf__emulate_arguments(name, arguments...);
+        mf__emulate(grid, block, shared_bytes, [&] { kernel(static_cast<P>(arguments)...); });
+    });
 #else
     kernel<<<grid, block, (size_t)shared_bytes, mf__cuda(d)->stream>>>(static_cast<P>(arguments)...);
 #endif

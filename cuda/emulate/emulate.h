@@ -22,11 +22,11 @@
  * then costs 0.2 ms and more); MOONFOLD_EMULATE_MEMORY=<bytes> of the device (4 GiB); MOONFOLD_EMULATE_DEVICES (1). */
 #ifndef MF_CUDA_EMULATE_H
 #define MF_CUDA_EMULATE_H
-#include <functional>
 #include <cassert>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <math.h>
 #include <memory>                 /* before host_defines.h, whose __noinline__ the library's headers would trip over */
 #include <type_traits>
