@@ -5,12 +5,17 @@
  *
  * Keys. A block of 8 warps owns N keys of one sequence and head: K and V stay in shared memory, dK and dV in registers, and the
  * queries pass in tiles of M. The same 8 warps cut every product anew: S and dP in WM x 8 / WM pieces; P and dS go through shared memory
- * in 16 bits; dV and dK in N / 32 x columns, dQ in M / 32 x columns. Of the 227 KB of an sm_90 block the default widths need 190 KB at
- * M = 128, N = 64, so Q and dO have one tile each: dO is fetched again once dV has used it, behind dK and dQ; Q behind dQ and the next dP.
+ * in 16 bits; dV and dK in N / 32 x columns, dQ in M / 32 x columns. Of the 227 KB of an sm_90 block the default widths need 187 KB at
+ * M = 128, N = 64, and 40 KB for parts of dQ, so Q and dO have one tile each: dO is fetched again once dV has used it, behind dK and dQ;
+ * Q behind the next dP.
  *
- * Queries. Either that block adds its part of dQ by atomics: five products, and the bits of dQ vary from run to run.
+ * Queries. Either that block adds its part of dQ by atomics: five products, and the bits of dQ vary from run to run. On sm_90 parts of
+ * dQ go through shared memory and are added by the bulk engine, which leaves the warps' own loads alone.
  * Or other blocks of the same launch own M queries and go over the keys in tiles of N, dQ in registers: seven products, no atomics, every
  * bit the same each time. The second is the deterministic mode, and the faster one where there are few tiles.
+ *
+ * Work 2 L^2 (3 d_qk + 2 d_v) operations a head; a block reads Q and dO once, 784 bytes a query of the default widths. Per tile of 128 x 64
+ * a warp does 472 products of 16 x 8 x 16 for 216 ldmatrix.x4; 104 registers hold dK and dV, 64 S and dP. Times: cuda/README.md.
  *
  * Numerics. Sums, P, dS and lse are float32; P and dS are rounded when they become operands, in float16 P times 2^15 (see
  * core/cpu/attention.c, as for the scale of dO). */
@@ -28,7 +33,8 @@ template <int WIDTH, int GROUPS> struct mf_columns {
     static constexpr int whole = WIDTH / 8 / GROUPS, rest = WIDTH / 8 % GROUPS, tiles = whole + (rest > 0);
     int start;                    /* column */
     bool all;                     /* has `tiles` tiles, not one less */
-    __device__ __forceinline__ explicit mf_columns(int group) : start((group * whole + (group < rest ? group : rest)) * 8), all(rest == 0 || group < rest) {}
+    __device__ __forceinline__ explicit mf_columns(int group) : start((group * whole + (group < rest ? group : rest)) * 8),
+        all(rest == 0 || group < rest) {}
     __device__ __forceinline__ bool has(int tile) const { return tile + 1 < tiles || all; }
 };
 
@@ -36,17 +42,20 @@ template <int DQK, int DV, int M, int N, bool BULK> struct mf_backward_keys_layo
     static constexpr int v = mf__tile_bytes(N, DQK), q = v + mf__tile_bytes(N, DV), dout = q + mf__tile_bytes(M, DQK),
                          p = dout + mf__tile_bytes(M, DV), ds = p + mf__tile_bytes(M, N), lse = ds + mf__tile_bytes(M, N),
                          delta = lse + 4 * M, sums = delta + 4 * M;
-    static constexpr int part = 2 * 128 * 4 * ((DQK / 8 + 512 / M - 1) / (512 / M)), bytes = sums + (BULK ? 8 * part : 0);   /* of dQ, a warp */
+    static constexpr int part = 2 * 128 * 4 * ((DQK / 8 + 512 / M - 1) / (512 / M)), bytes = sums + (BULK ? 8 * part : 0);   /* of dQ,
+        a warp */
 };
 template <int DQK, int DV, int M, int N> struct mf_backward_queries_layout {
     static constexpr int team = 256 / M, own = N / team, ldp = mf__tile_stride(own), piece = 2 * 32 * ldp;   /* of dS, a warp */
     static constexpr int dout = mf__tile_bytes(M, DQK), stages = dout + mf__tile_bytes(M, DV);
-    static constexpr int v = mf__tile_bytes(N, DQK), bias = v + mf__tile_bytes(N, DV), stage = bias + 4 * N, ds = stages + 2 * stage, bytes = ds + 8 * piece;
+    static constexpr int v = mf__tile_bytes(N, DQK), bias = v + mf__tile_bytes(N, DV), stage = bias + 4 * N, ds = stages + 2 * stage,
+        bytes = ds + 8 * piece;
     static_assert(own % 16 == 0);
 };
 
 template <bool BF16, int DQK, int DV, int M, int N, int WM, bool BULK>
-static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, const mf_flash_sums &sums, int64_t block, unsigned char *shared) {
+static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, const mf_flash_sums &sums, int64_t block,
+    unsigned char *shared) {
     using at = mf_backward_keys_layout<DQK, DV, M, N, BULK>;
     constexpr int threads = 256, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), ldp = mf__tile_stride(N);
     constexpr int WN = 8 / WM, SM = M / WM, SN = N / WN;          /* pieces of S and dP */
@@ -73,12 +82,15 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
         if (which < 2) mf__copy4(base + at::lse + 4 * (which * M + r), (which ? f.delta : f.lse) + from, r < left);
     };
     auto fetch_q = [&](int i) {
-        mf__tile_copy<M, DQK, threads>(base + at::q, (const uint16_t *)f.q + row0 * f.ldq + i * q_stride, q_stride, place.length - i, (int)f.ldq);
+        mf__tile_copy<M, DQK, threads>(base + at::q, (const uint16_t *)f.q + row0 * f.ldq + i * q_stride, q_stride, place.length - i,
+            (int)f.ldq);
     };
-    mf__tile_copy<N, DV, threads>(base + at::v, (const uint16_t *)f.v + row0 * f.ldv + place.start * v_stride, v_stride, place.length - place.start, (int)f.ldv);
+    mf__tile_copy<N, DV, threads>(base + at::v, (const uint16_t *)f.v + row0 * f.ldv + place.start * v_stride, v_stride,
+        place.length - place.start, (int)f.ldv);
     fetch_dout(0);
     mf__copy_commit();
-    mf__tile_copy<N, DQK, threads>(base, (const uint16_t *)f.k + row0 * f.ldq + place.start * q_stride, q_stride, place.length - place.start, (int)f.ldq);
+    mf__tile_copy<N, DQK, threads>(base, (const uint16_t *)f.k + row0 * f.ldq + place.start * q_stride, q_stride,
+        place.length - place.start, (int)f.ldq);
     fetch_q(0);
     mf__copy_commit();
 
@@ -117,14 +129,16 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
             mf__write_seen();
             __syncwarp();
             if (lane < 2 && i + q_row + lane * 16 < place.length)
-                mf__add_bulk(dq_sums(i, lane) + qc.start / 8 * 128, mine + lane * 512 * q_columns::tiles, 128 * (q_columns::tiles - !qc.all));
+                mf__add_bulk(dq_sums(i, lane) + qc.start / 8 * 128, mine + lane * 512 * q_columns::tiles,
+                    128 * (q_columns::tiles - !qc.all));
             mf__add_commit();
         } else {
 #pragma unroll
             for (int m = 0; m < 2; m++)
 #pragma unroll
                 for (int n = 0; n < q_columns::tiles; n++)
-                    if (i + q_row + m * 16 < place.length && qc.has(n)) mf__add4(dq_sums(i, m) + (qc.start / 8 + n) * 128 + 4 * lane, part[m][n]);
+                    if (i + q_row + m * 16 < place.length && qc.has(n)) mf__add4(dq_sums(i, m) + (qc.start / 8 + n) * 128 + 4 * lane,
+                        part[m][n]);
         }
     };
 
@@ -132,10 +146,12 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
         mf__copy_wait<1>();
         __syncthreads();                      /* dO, lse and delta are here */
         float s[SM / 16][SN / 8][4] = {}, dp[SM / 16][SN / 8][4] = {};
-        mf__product_nt<BF16, SM, SN, DV, ldv, ldv>(dp, base + at::dout + 2 * s_row * ldv + mf__lane_a(ldv), base + at::v + 2 * s_column * ldv + mf__lane_b(ldv));
+        mf__product_nt<BF16, SM, SN, DV, ldv, ldv>(dp, base + at::dout + 2 * s_row * ldv + mf__lane_a(ldv),
+            base + at::v + 2 * s_column * ldv + mf__lane_b(ldv));
         mf__copy_wait<0>();
         __syncthreads();                      /* and Q */
-        mf__product_nt<BF16, SM, SN, DQK, ldq, ldq>(s, base + at::q + 2 * s_row * ldq + mf__lane_a(ldq), base + 2 * s_column * ldq + mf__lane_b(ldq));
+        mf__product_nt<BF16, SM, SN, DQK, ldq, ldq>(s, base + at::q + 2 * s_row * ldq + mf__lane_a(ldq),
+            base + 2 * s_column * ldq + mf__lane_b(ldq));
 #pragma unroll
         for (int m = 0; m < SM / 16; m++)
 #pragma unroll
@@ -182,12 +198,14 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
             if (f.dk)
 #pragma unroll
                 for (int n = 0; n < k_columns::tiles; n++)
-                    if (kc.has(n)) mf__put2(f.dk + row * f.dqk, kc.start + n * 8 + 2 * t, f.dqk, dk[m][n][2 * h] * back, dk[m][n][2 * h + 1] * back);
+                    if (kc.has(n)) mf__put2(f.dk + row * f.dqk, kc.start + n * 8 + 2 * t, f.dqk, dk[m][n][2 * h] * back,
+                        dk[m][n][2 * h + 1] * back);
             const float back_p = back * mf_backward_row<BF16>::unit;
             if (f.dv_)
 #pragma unroll
                 for (int n = 0; n < v_columns::tiles; n++)
-                    if (vc.has(n)) mf__put2(f.dv_ + row * f.dv, vc.start + n * 8 + 2 * t, f.dv, dv[m][n][2 * h] * back_p, dv[m][n][2 * h + 1] * back_p);
+                    if (vc.has(n)) mf__put2(f.dv_ + row * f.dv, vc.start + n * 8 + 2 * t, f.dv, dv[m][n][2 * h] * back_p,
+                        dv[m][n][2 * h + 1] * back_p);
         }
     if (f.dkey_bias) {
         __syncthreads();
@@ -222,7 +240,8 @@ static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f,
     const int head = (int)(block / slots);
     const mf_place place = mf__flash_place(f, block % slots, M);
     if (place.start >= place.length) return;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, team = warp / at::team, member = warp % at::team;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, team = warp / at::team,
+        member = warp % at::team;
     const int64_t q_stride = f.heads * f.ldq, v_stride = f.heads * f.ldv, row0 = place.first * f.heads + head;
     const mf_address base = mf__address(shared);
     const int tiles = (place.length + N - 1) / N;
@@ -232,10 +251,13 @@ static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f,
         mf__tile_copy<N, DQK, threads>(to, (const uint16_t *)f.k + row0 * f.ldq + j * q_stride, q_stride, left, (int)f.ldq);
         mf__tile_copy<N, DV, threads>(to + at::v, (const uint16_t *)f.v + row0 * f.ldv + j * v_stride, v_stride, left, (int)f.ldv);
         const int i = threadIdx.x;
-        if (f.key_bias && i < N) mf__copy4(to + at::bias + 4 * i, f.key_bias + row0 + (int64_t)(j + (i < left ? i : 0)) * f.heads, i < left);
+        if (f.key_bias && i < N) mf__copy4(to + at::bias + 4 * i, f.key_bias + row0 + (int64_t)(j + (i < left ? i : 0)) * f.heads,
+            i < left);
     };
-    mf__tile_copy<M, DQK, threads>(base, (const uint16_t *)f.q + row0 * f.ldq + place.start * q_stride, q_stride, place.length - place.start, (int)f.ldq);
-    mf__tile_copy<M, DV, threads>(base + at::dout, (const uint16_t *)f.dout + row0 * f.ldv + place.start * v_stride, v_stride, place.length - place.start, (int)f.ldv);
+    mf__tile_copy<M, DQK, threads>(base, (const uint16_t *)f.q + row0 * f.ldq + place.start * q_stride, q_stride,
+        place.length - place.start, (int)f.ldq);
+    mf__tile_copy<M, DV, threads>(base + at::dout, (const uint16_t *)f.dout + row0 * f.ldv + place.start * v_stride, v_stride,
+        place.length - place.start, (int)f.ldv);
     fetch(0);
     mf__copy_commit();
 
@@ -251,8 +273,10 @@ static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f,
             delta[m][h] = r < place.length ? f.delta[row0 + (int64_t)r * f.heads] : 0.0f;
         }
     const q_columns qc(member);
-    const mf_address q_mine = base + 2 * team * 32 * ldq + mf__lane_a(ldq), dout_mine = base + at::dout + 2 * team * 32 * ldv + mf__lane_a(ldv);
-    const mf_address ds_write = base + at::ds + warp * at::piece + 2 * (g * ldp + 2 * t), ds_team = base + at::ds + team * at::team * at::piece + mf__lane_a(ldp);
+    const mf_address q_mine = base + 2 * team * 32 * ldq + mf__lane_a(ldq),
+        dout_mine = base + at::dout + 2 * team * 32 * ldv + mf__lane_a(ldv);
+    const mf_address ds_write = base + at::ds + warp * at::piece + 2 * (g * ldp + 2 * t),
+        ds_team = base + at::ds + team * at::team * at::piece + mf__lane_a(ldp);
     float dq[2][q_columns::tiles][4] = {};
     for (int tile = 0; tile < tiles; tile++) {
         mf__copy_wait<0>();
@@ -288,7 +312,8 @@ static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f,
         mf__barrier(1 + team, at::team * 32);
 #pragma unroll
         for (int w = 1; w < at::team; w++)
-            mf__product_nn<BF16, 32, q_columns::tiles, own, ldp, ldq>(dq, ds_team + (member ^ w) * at::piece, k_mine + 2 * (member ^ w) * own * ldq, qc.all);
+            mf__product_nn<BF16, 32, q_columns::tiles, own, ldp, ldq>(dq, ds_team + (member ^ w) * at::piece,
+                k_mine + 2 * (member ^ w) * own * ldq, qc.all);
     }
     if (!active) return;
     const float back = 1.0f / *f.scale;
@@ -301,7 +326,8 @@ static __device__ __forceinline__ void flash_backward_queries(const mf_flash &f,
 #pragma unroll
             for (int n = 0; n < q_columns::tiles; n++)
                 if (qc.has(n))
-                    mf__put2(f.dq + (row0 + (int64_t)r * f.heads) * f.dqk, qc.start + n * 8 + 2 * t, f.dqk, dq[m][n][2 * h] * back, dq[m][n][2 * h + 1] * back);
+                    mf__put2(f.dq + (row0 + (int64_t)r * f.heads) * f.dqk, qc.start + n * 8 + 2 * t, f.dqk, dq[m][n][2 * h] * back,
+                        dq[m][n][2 * h + 1] * back);
         }
 }
 
@@ -342,7 +368,8 @@ template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN, bool
 static mf_status backward_launch(mf_device *d, const mf_flash *f, bool own) {
     constexpr int keys = mf_backward_keys_layout<DQK, DV, M, N, BULK>::bytes, queries = mf_backward_queries_layout<DQK, DV, QM, QN>::bytes;
     const int64_t k_blocks = f->dk || f->dv_ || f->dkey_bias || !own ? mf__flash_slots(f, N) * f->heads : 0;
-    const int64_t q_blocks = f->dq && own ? mf__flash_slots(f, QM) * f->heads : 0, slots = mf__flash_slots(f, 16), floats = slots * f->heads * 16 * DQK;
+    const int64_t q_blocks = f->dq && own ? mf__flash_slots(f, QM) * f->heads : 0, slots = mf__flash_slots(f, 16),
+        floats = slots * f->heads * 16 * DQK;
     const bool add = f->dq && !own;
     mf_scratch scratch;
     if (add) {
@@ -363,12 +390,14 @@ template <bool BF16, int DQK, int DV> static bool backward_pair(mf_device *d, co
     constexpr int wide = DQK + DV, M = wide <= 400 ? 128 : 64, N = wide <= 128 ? 128 : 64, WM = M == 128 ? 4 : 2;
     constexpr bool bulk = wide > 128;
     constexpr int large = mf_backward_keys_layout<DQK, DV, M, N, bulk>::bytes, large_q = mf_backward_queries_layout<DQK, DV, M, 64>::bytes;
-    constexpr int small = mf_backward_keys_layout<DQK, DV, 64, 32, false>::bytes, small_q = mf_backward_queries_layout<DQK, DV, 64, 64>::bytes;
+    constexpr int small = mf_backward_keys_layout<DQK, DV, 64, 32, false>::bytes, small_q = mf_backward_queries_layout<DQK, DV, 64,
+        64>::bytes;
     const mf_cuda *c = mf__cuda(d);
     const int64_t limit = c->shared_limit;
     const bool few = (f->total / 32 + f->total / 64) * f->heads <= c->multiprocessors && small_q <= limit;
     /* Sums of dQ cost two launches more and are padded to 16 rows a sequence. */
-    const bool own = few || f->longest <= 256 || f->deterministic || !(f->dk || f->dv_ || f->dkey_bias) || mf__flash_slots(f, 16) * 16 > 2 * f->total + 4096;
+    const bool own = few || f->longest <= 256 || f->deterministic || !(f->dk || f->dv_ || f->dkey_bias) || mf__flash_slots(f,
+        16) * 16 > 2 * f->total + 4096;
     if (!few && large <= limit && (!own || large_q <= limit)) *status = backward_launch<BF16, DQK, DV, M, N, WM, M, 64, bulk>(d, f, own);
     else if (small <= limit && (!own || small_q <= limit)) *status = backward_launch<BF16, DQK, DV, 64, 32, 4, 64, 64, false>(d, f, own);
     else return false;
@@ -377,7 +406,8 @@ template <bool BF16, int DQK, int DV> static bool backward_pair(mf_device *d, co
 
 bool mf__flash_listed_backward([[maybe_unused]] mf_device *d, [[maybe_unused]] const mf_flash *f, [[maybe_unused]] mf_status *status) {
 #define MF_PAIR(dqk_, dv__) \
-    if (f->dqk <= dqk_ && f->dv <= dv__) return f->bf16 ? backward_pair<true, dqk_, dv__>(d, f, status) : backward_pair<false, dqk_, dv__>(d, f, status);
+    if (f->dqk <= dqk_ && f->dv <= dv__) \
+        return f->bf16 ? backward_pair<true, dqk_, dv__>(d, f, status) : backward_pair<false, dqk_, dv__>(d, f, status);
     MF_FLASH_DIMS(MF_PAIR)
 #undef MF_PAIR
     return false;

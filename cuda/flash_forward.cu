@@ -2,16 +2,18 @@
  *
  *   S = Q K' + key_bias,  lse = log sum exp S,  out = exp(S - max) V / sum exp(S - max)      per sequence and head
  *
- * A block owns the queries of some teams of warps, 32 a team, of one sequence and head, and goes over the keys in tiles of KEYS, which
- * cp.async copies STAGES - 1 tiles ahead. What limits mma.sync is not the matrix unit but the reading of operands from shared memory
- * (measured: 623 TFLOP/s from registers, 460 with one ldmatrix.x4 for two products), so that a loaded operand must meet as many others
- * as registers allow. A warp alone with out 32 x 232 has no registers left; so the warps of a team share the queries:
+ * Work 2 L^2 (d_qk + d_v) operations a head; a block reads K and V once, 784 bytes a key of the default widths.
  *
- *   each makes S for all 32 queries and KEYS / TEAM of the keys;           Q: KEEP steps of 16 columns in registers, the rest shared
- *   they agree on the maximum of a row and exchange weights, in 16 bits, through shared memory;
- *   each multiplies all weights by 1 / TEAM of the columns of V: first its own from registers, then, after a barrier, the others'.
+ * A block owns QUERIES queries for every team of warps, of one sequence and head, and goes over the keys in tiles of KEYS, which
+ * cp.async copies STAGES - 1 tiles ahead. Q is held in registers for KEEP steps of 16 columns, the rest in shared memory.
  *
- * For a tile of 64 keys of the default widths a warp of a team of 2 does 200 products for 60 ldmatrix (a warp of 16 queries: 98).
+ *   teams of 1    a warp has 16 queries and all columns of `out` in registers (116 for 232 columns); weights become operands where they are
+ *   larger teams  the warps share 32 queries, so that an operand that was read meets twice as many others: each makes S for KEYS / TEAM of
+ *                 the keys, they agree on a row's maximum and exchange weights, in 16 bits, through shared memory; each multiplies all
+ *                 weights by 1 / TEAM of the columns of V: first its own from registers, then, after a barrier, the others'
+ *
+ * For a tile of 64 keys of the default widths a warp alone does 200 products for 98 ldmatrix, one of a team of 2 for 60 to 80. Alone wins
+ * up to d_qk + d_v = 400 (no barriers), teams of 2 beyond, teams of 4 where there are few blocks. Times: cuda/README.md.
  *
  * Numerics. Operands are 16 bits; S, the maximum, the sum and out are float32. The weights are rounded to 16 bits and the sum
  * is of the rounded ones, taken by the matrix unit itself as one more column of V that holds ones: rows then add up to one, whatever
@@ -25,7 +27,8 @@
 template <int DQK, int DV, int WARPS, int TEAM, int QUERIES, int KEYS, int STAGES> struct mf_forward_layout {
     static constexpr int rows = WARPS / TEAM * QUERIES, own = KEYS / TEAM, ldp = mf__tile_stride(own);
     static constexpr int v = mf__tile_bytes(KEYS, DQK), bias = v + mf__tile_bytes(KEYS, DV), stage = bias + 4 * KEYS;
-    static constexpr int stages = mf__tile_bytes(rows, DQK), p = stages + STAGES * stage, weights = TEAM > 1 ? 2 * QUERIES * ldp : 0, most = p + WARPS * weights,
+    static constexpr int stages = mf__tile_bytes(rows, DQK), p = stages + STAGES * stage, weights = TEAM > 1 ? 2 * QUERIES * ldp : 0,
+        most = p + WARPS * weights,
                          bytes = most + WARPS * QUERIES * 4;
     static_assert(own % 16 == 0 && QUERIES % 16 == 0 && DQK % 16 == 0 && DV % 8 == 0 && KEYS <= WARPS * 32 && stage % 16 == 0);
 };
@@ -33,7 +36,8 @@ template <int DQK, int DV, int WARPS, int TEAM, int QUERIES, int KEYS, int STAGE
 template <bool BF16, int DQK, int DV, int WARPS, int TEAM, int QUERIES, int KEYS, int STAGES, int KEEP, int BLOCKS>
 static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kernel(const mf_flash f) {
     using at = mf_forward_layout<DQK, DV, WARPS, TEAM, QUERIES, KEYS, STAGES>;
-    constexpr int MT = QUERIES / 16, threads = WARPS * 32, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), own = at::own, ldp = at::ldp;
+    constexpr int MT = QUERIES / 16, threads = WARPS * 32, ldq = mf__tile_stride(DQK), ldv = mf__tile_stride(DV), own = at::own,
+        ldp = at::ldp;
     constexpr int columns = DV / 8, slots_of = (columns + TEAM) / TEAM;           /* 8 columns each, and one that holds ones */
     constexpr int ones_slot = columns % slots_of, ones_member = columns / slots_of;
     constexpr uint32_t ones = BF16 ? 0x3f803f80u : 0x3c003c00u;
@@ -53,9 +57,11 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
         const int j = tile * KEYS, left = place.length - j, i = threadIdx.x;
         mf__tile_copy<KEYS, DQK, threads>(to, (const uint16_t *)f.k + row0 * f.ldq + j * q_stride, q_stride, left, (int)f.ldq);
         mf__tile_copy<KEYS, DV, threads>(to + at::v, (const uint16_t *)f.v + row0 * f.ldv + j * v_stride, v_stride, left, (int)f.ldv);
-        if (f.key_bias && i < KEYS) mf__copy4(to + at::bias + 4 * i, f.key_bias + row0 + (int64_t)(j + (i < left ? i : 0)) * f.heads, i < left);
+        if (f.key_bias && i < KEYS) mf__copy4(to + at::bias + 4 * i, f.key_bias + row0 + (int64_t)(j + (i < left ? i : 0)) * f.heads,
+            i < left);
     };
-    mf__tile_copy<at::rows, DQK, threads>(base, (const uint16_t *)f.q + row0 * f.ldq + place.start * q_stride, q_stride, place.length - place.start, (int)f.ldq);
+    mf__tile_copy<at::rows, DQK, threads>(base, (const uint16_t *)f.q + row0 * f.ldq + place.start * q_stride, q_stride,
+        place.length - place.start, (int)f.ldq);
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < tiles) fetch(s);
@@ -165,7 +171,8 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) flash_forward_kerne
                 const float base2 = top[m][h] == -INFINITY ? 0.0f : top[m][h] * MF_LOG2E;       /* all masked so far: exp(-inf - 0) = 0, no NaN */
 #pragma unroll
                 for (int n = 0; n < own / 8; n++) {
-                    const uint32_t pair = mf__pack<BF16>(mf__exp2(fmaf(s[m][n][2 * h], MF_LOG2E, -base2)), mf__exp2(fmaf(s[m][n][2 * h + 1], MF_LOG2E, -base2)));
+                    const float x = mf__exp2(fmaf(s[m][n][2 * h], MF_LOG2E, -base2)), y = mf__exp2(fmaf(s[m][n][2 * h + 1], MF_LOG2E, -base2));
+                    const uint32_t pair = mf__pack<BF16>(x, y);
                     p[n / 2][m][n % 2 * 2 + h] = pair;
                     if (TEAM > 1) mf__store4(p_write + 2 * ((m * 16 + h * 8) * ldp + n * 8), pair);
                 }
@@ -240,7 +247,8 @@ template <bool BF16, int DQK, int DV> static bool forward_pair(mf_device *d, con
     constexpr int steps = DQK / 16, some = steps < 4 ? steps : 4, wide = DQK + DV;
     constexpr int warps = wide <= 256 ? 4 : 8, team = wide <= 400 ? 1 : 2, queries = 16 * team, keys = wide <= 128 ? 128 : 64;
     constexpr int keep = wide <= 400 ? steps : DQK + DV <= 480 ? 3 : 0, blocks = wide <= 256 ? 2 : 1;
-    constexpr int large = mf_forward_layout<DQK, DV, warps, team, queries, keys, 2>::bytes, few = mf_forward_layout<DQK, DV, 4, 4, 32, 64, 2>::bytes,
+    constexpr int large = mf_forward_layout<DQK, DV, warps, team, queries, keys, 2>::bytes, few = mf_forward_layout<DQK, DV, 4, 4, 32,
+        64, 2>::bytes,
                   small = mf_forward_layout<DQK, DV, 2, 2, 32, 32, 2>::bytes;
     const mf_cuda *c = mf__cuda(d);
     const bool fills = mf__flash_slots(f, warps / team * queries) * f->heads > c->multiprocessors * blocks * 2 / 3;
@@ -253,7 +261,8 @@ template <bool BF16, int DQK, int DV> static bool forward_pair(mf_device *d, con
 
 bool mf__flash_listed_forward([[maybe_unused]] mf_device *d, [[maybe_unused]] const mf_flash *f, [[maybe_unused]] mf_status *status) {
 #define MF_PAIR(dqk_, dv_) \
-    if (f->dqk <= dqk_ && f->dv <= dv_) return f->bf16 ? forward_pair<true, dqk_, dv_>(d, f, status) : forward_pair<false, dqk_, dv_>(d, f, status);
+    if (f->dqk <= dqk_ && f->dv <= dv_) \
+        return f->bf16 ? forward_pair<true, dqk_, dv_>(d, f, status) : forward_pair<false, dqk_, dv_>(d, f, status);
     MF_FLASH_DIMS(MF_PAIR)
 #undef MF_PAIR
     return false;

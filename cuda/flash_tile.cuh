@@ -74,8 +74,14 @@ static __device__ __forceinline__ void mf__tile_copy(mf_address to, const void *
 
 /* Where this lane points ldmatrix: the four matrices of a 16 x 16 block in the order of operand a (a0 a1 a2 a3) or of two operands
  * b side by side (b0 b1 of columns 0 to 7, b0 b1 of 8 to 15), stored as named or transposed. */
-static __device__ __forceinline__ int mf__lane_a(int stride) { const int l = threadIdx.x & 31; return 2 * ((l & 15) * stride + (l >> 4) * 8); }
-static __device__ __forceinline__ int mf__lane_a_t(int stride) { const int l = threadIdx.x & 31; return 2 * (((l & 7) + (l >> 4) * 8) * stride + (l >> 3 & 1) * 8); }
+static __device__ __forceinline__ int mf__lane_a(int stride) {
+    const int l = threadIdx.x & 31;
+    return 2 * ((l & 15) * stride + (l >> 4) * 8);
+}
+static __device__ __forceinline__ int mf__lane_a_t(int stride) {
+    const int l = threadIdx.x & 31;
+    return 2 * (((l & 7) + (l >> 4) * 8) * stride + (l >> 3 & 1) * 8);
+}
 static __device__ __forceinline__ int mf__lane_b(int stride) { return mf__lane_a_t(stride); }
 static __device__ __forceinline__ int mf__lane_b_t(int stride) { return mf__lane_a(stride); }
 
@@ -123,7 +129,8 @@ static __device__ __forceinline__ void mf__product_nt(float (&c)[M / 16][N / 8][
 /* Columns [0, 8 `tiles`) of c += a b for one step of 16 along k, with a in registers; b with lane_b_t. TILES at compile time; the last
  * is left out where `all` is false. */
 template <bool BF16, int M, int TILES>
-static __device__ __forceinline__ void mf__product_step(float (&c)[M / 16][TILES][4], const uint32_t (&left)[M / 16][4], mf_address b, bool all) {
+static __device__ __forceinline__ void mf__product_step(float (&c)[M / 16][TILES][4], const uint32_t (&left)[M / 16][4], mf_address b,
+    bool all) {
 #pragma unroll
     for (int n = 0; n + 2 <= TILES; n += 2) {
         uint32_t right[4];

@@ -17,7 +17,8 @@
 enum { FLASH_OUT, FLASH_DV, FLASH_DK, FLASH_DQ };
 static constexpr int WIDE_ROWS = 128, WIDE_OTHERS = 64, WIDE_SLAB = 64, WIDE_COLUMNS = 256;
 struct mf_wide_layout {
-    static constexpr int right = mf__tile_bytes(WIDE_ROWS, WIDE_SLAB), buffer = right + mf__tile_bytes(WIDE_OTHERS, WIDE_SLAB), y = 2 * buffer,
+    static constexpr int right = mf__tile_bytes(WIDE_ROWS, WIDE_SLAB), buffer = right + mf__tile_bytes(WIDE_OTHERS, WIDE_SLAB),
+        y = 2 * buffer,
                          vectors = y + mf__tile_bytes(WIDE_OTHERS, WIDE_COLUMNS), bytes = vectors + 8 * WIDE_OTHERS;
 };
 
@@ -64,7 +65,7 @@ template <bool BF16, int ROLE> static __global__ void __launch_bounds__(256, 1) 
     fetch(0, 0);
     mf__copy_commit();
 
-    float result[1][WIDE_COLUMNS / 8][4] = {}, sum[4] = {}, top[2] = {-INFINITY, -INFINITY};   /* sum: of weights, or dkey_bias in 0 and 2 */
+    float result[1][WIDE_COLUMNS / 8][4] = {}, sum[4] = {}, top[2] = {-INFINITY, -INFINITY};   /* sum: weights, or dkey_bias */
     float lse[2], delta[2], bias[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -126,7 +127,8 @@ template <bool BF16, int ROLE> static __global__ void __launch_bounds__(256, 1) 
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float *pair = &s[0][2 * step + i / 2][i % 2 * 2];
-                    a[step][0][i] = mf__pack<BF16>(mf__exp2(fmaf(pair[0], MF_LOG2E, -base2[i % 2])), mf__exp2(fmaf(pair[1], MF_LOG2E, -base2[i % 2])));
+                    const float x = mf__exp2(fmaf(pair[0], MF_LOG2E, -base2[i % 2])), z = mf__exp2(fmaf(pair[1], MF_LOG2E, -base2[i % 2]));
+                    a[step][0][i] = mf__pack<BF16>(x, z);
                 }
         } else {
 #pragma unroll
@@ -180,7 +182,8 @@ template <bool BF16, int ROLE> static __global__ void __launch_bounds__(256, 1) 
 
 template <bool BF16, int ROLE> static mf_status wide_launch(mf_device *d, const mf_flash *f, int64_t width) {
     const int64_t chunks = width > 0 ? mf__blocks(width, WIDE_COLUMNS) : 1;
-    return MF_LAUNCH(d, (flash_wide_kernel<BF16, ROLE>), (unsigned)(mf__flash_slots(f, WIDE_ROWS) * f->heads * chunks), 256, mf_wide_layout::bytes, *f,
+    return MF_LAUNCH(d, (flash_wide_kernel<BF16, ROLE>), (unsigned)(mf__flash_slots(f, WIDE_ROWS) * f->heads * chunks), 256,
+        mf_wide_layout::bytes, *f,
                      (int)chunks);
 }
 
