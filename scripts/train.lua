@@ -50,7 +50,7 @@ local program = {
   { "model.time", "integer", 128, "width of the time embedding" },
   { "model.transformer_heads", "integer", 4, "heads of the sequence transformer" },
   { "model.transformer_layers", "integer", 2, "its layers" },
-  { "model.checkpoint", "boolean", options.OPTIONAL, "recompute blocks in backward; by default all but attention, if long" },
+  { "model.checkpoint", "boolean", false, "recompute blocks in backward: less memory, a third more time" },
 }
 
 local words = {}
