@@ -251,7 +251,7 @@ template <bool BF16, int DQK, int DV> static bool forward_pair(mf_device *d, con
         64, 2>::bytes,
                   small = mf_forward_layout<DQK, DV, 2, 2, 32, 32, 2>::bytes;
     const mf_cuda *c = mf__cuda(d);
-    const bool fills = mf__flash_slots(f, warps / team * queries) * f->heads > c->multiprocessors * blocks * 2 / 3;
+    const bool fills = f->total / 32 * f->heads > c->multiprocessors;         /* blocks of 32 queries would come in two waves */
     if (large <= c->shared_limit && fills) *status = forward_launch<BF16, DQK, DV, warps, team, queries, keys, 2, keep, blocks>(d, f);
     else if (few <= c->shared_limit) *status = forward_launch<BF16, DQK, DV, 4, 4, 32, 64, 2, some, 1>(d, f);
     else if (small <= c->shared_limit) *status = forward_launch<BF16, DQK, DV, 2, 2, 32, 32, 2, some, 1>(d, f);
