@@ -66,7 +66,8 @@ describe("flash_ipa on a GPU #gpu", function()
     mf.deterministic(true, function()            -- attention's backward may add with atomics otherwise
       local once = ipa.all(layer, layer, inputs)
       ipa.same(ipa.all(layer, layer, inputs), once, 0)
-      ipa.same(ipa.all(layer, layer, inputs, function(x) return naive.strided(x) end), once, 0)
+      -- products of rows that lie apart may be another algorithm of cuBLASLt: sums in another order, sixteen roundings
+      ipa.same(ipa.all(layer, layer, inputs, function(x) return naive.strided(x) end), once, 2 ^ -20)
     end)
     local none = ipa.all(layer, layer, ipa.to(ipa.inputs(layer, { lengths = { 0, 0 } }), device))
     assert.equal(0, none.dhead_weights:abs():sum():item())
