@@ -32,21 +32,43 @@ static inline unsigned mf__ipa_threads(const mf_ipa_args *a) { return 32u * (uns
 template <class T, int N> struct alignas(N * sizeof(T)) mf_pack {
     T x[N];
 };
-template <int N, class To, class From> static __device__ __forceinline__ void mf__copy_packs(To *to, const From *from, int n, From scale) {
-    for (int j = N * (int)(threadIdx.x & 31); j < n; j += 32 * N) {
-        const mf_pack<From, N> x = *(const mf_pack<From, N> *)(from + j);
-        mf_pack<To, N> y;
+/* K rows at once, two packs of each: all loads are on their way before the first store, for the compiler must take it that a store
+ * may change what is loaded after it. */
+template <int N, int K, class To, class From>
+static __device__ __forceinline__ void mf__copy_packs(To *const (&to)[K], const From *const (&from)[K], const From (&scale)[K], int n) {
+    for (int j = N * (int)(threadIdx.x & 31); j < n; j += 2 * 32 * N) {
+        mf_pack<From, N> x[K][2] = {};
 #pragma unroll
-        for (int m = 0; m < N; m++) y.x[m] = mf__to<To>(scale * x.x[m]);
-        *(mf_pack<To, N> *)(to + j) = y;
+        for (int k = 0; k < K; k++)
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+                if (j + 32 * N * m < n) x[k][m] = *(const mf_pack<From, N> *)(from[k] + j + 32 * N * m);
+#pragma unroll
+        for (int k = 0; k < K; k++)
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+                mf_pack<To, N> y;
+#pragma unroll
+                for (int l = 0; l < N; l++) y.x[l] = mf__to<To>(scale[k] * x[k][m].x[l]);
+                if (to[k] && j + 32 * N * m < n) *(mf_pack<To, N> *)(to[k] + j + 32 * N * m) = y;
+            }
     }
 }
-/* to = scale from, n numbers, by a warp, in the widest accesses that both addresses and n allow. */
-template <class To, class From> static __device__ __forceinline__ void mf__copy_row(To *to, const From *from, int n, From scale) {
-    const auto fits = [&](int m) { return n % m == 0 && (uintptr_t)from % (m * sizeof(From)) == 0 && (uintptr_t)to % (m * sizeof(To)) == 0; };
-    if (sizeof(From) == 4 && fits(4)) mf__copy_packs<sizeof(From) == 4 ? 4 : 2>(to, from, n, scale);
-    else if (fits(2)) mf__copy_packs<2>(to, from, n, scale);
-    else mf__copy_packs<1>(to, from, n, scale);
+/* to = scale from, rows of n numbers, by a warp, in the widest accesses that all addresses and n allow, of at most
+ * WIDEST elements: registers hold two of them for every row. A `to` may be NULL. */
+template <int K, int WIDEST, class To, class From>
+static __device__ __forceinline__ void mf__copy_rows(To *const (&to)[K], const From *const (&from)[K], const From (&scale)[K], int n) {
+    uintptr_t reads = 0, writes = 0;
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+        reads |= (uintptr_t)from[k];
+        writes |= (uintptr_t)to[k];
+    }
+    const auto fits = [&](int m) { return n % m == 0 && reads % (m * sizeof(From)) == 0 && writes % (m * sizeof(To)) == 0; };
+    constexpr int WIDE = sizeof(From) == 4 ? WIDEST : 2;
+    if (WIDE > 2 && fits(WIDE)) mf__copy_packs<WIDE>(to, from, scale, n);
+    else if (fits(2)) mf__copy_packs<2>(to, from, scale, n);
+    else mf__copy_packs<1>(to, from, scale, n);
 }
 
 /* The nearest number of 16 bits. */
@@ -67,9 +89,14 @@ template <class R> struct mf_frame {
     R x[12];                      /* the rotation, then the origin */
 };
 template <class R> static __device__ __forceinline__ mf_frame<R> mf__load_frame(const R *frames, int64_t i) {
+    constexpr int WIDE = 16 / (int)sizeof(R);                  /* a tensor of its own: 12 numbers of a row keep the alignment */
     mf_frame<R> f;
 #pragma unroll
-    for (int j = 0; j < 12; j++) f.x[j] = frames[12 * i + j];
+    for (int j = 0; j < 12; j += WIDE) {
+        const mf_pack<R, WIDE> x = *(const mf_pack<R, WIDE> *)(frames + 12 * i + j);
+#pragma unroll
+        for (int k = 0; k < WIDE; k++) f.x[j + k] = x.x[k];
+    }
     return f;
 }
 

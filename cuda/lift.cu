@@ -8,7 +8,7 @@
  *           5 operations a number: bound by bandwidth
  * Mapping   a block a residue, a warp a head (ipa.cuh). lift puts its rows together in shared memory, points and halves among them,
  *           and writes them out as they lie in memory, 16 bytes at a time. The query, key and value points of a head are items of
- *           one loop over lanes: 28 of 32 at the default widths.
+ *           one loop over lanes: 28 of 32 at the default widths. What a head needs is loaded before any of it is used or written.
  * Numerics  frames and points in the tensor's type throughout: only what has become a column is rounded. Sums over points by
  *           shuffles, over heads in order; dgamma, a difference of large numbers, in double from its products on, in two stages: the
  *           residues of a block in order, then a tree over blocks.
@@ -17,7 +17,7 @@
 #include "table.cuh"
 #include "ipa.cuh"
 
-enum { GRAD_BLOCKS = 1024, SUM_THREADS = 256 };
+enum { GRAD_BLOCKS = 1 << 16, SUM_THREADS = 1024 };
 
 template <class R> struct lift_inputs {
     const R *q, *kv, *q_points, *kv_points, *pair_bias, *pair_value, *head_weights, *rotation, *origin, *gauge_R, *gauge_t;
@@ -42,10 +42,26 @@ template <class R, class T> static __device__ __forceinline__ void put(T *to, bo
     to[j + 2 * width] = key ? high : low;
 }
 
-template <class R> static __device__ __forceinline__ void place(R *to, const R *frame, const R *x, int points, int p) {
-    const R a = x[p], b = x[points + p], c = x[2 * points + p];
+/* Query points of head h, then key and value points: point `item` of them, coordinates outermost in memory. */
+struct point_place {
+    bool query;
+    int count, at;
+};
+static __device__ __forceinline__ point_place point_of(const mf_ipa_sizes &s, int h, int item) {
+    const int P = s.query_points, V = s.value_points;
+    return item < P ? point_place{true, s.heads * P, h * P + item} : point_place{false, s.heads * (P + V), h * (P + V) + item - P};
+}
+template <class R>
+static __device__ __forceinline__ void load_point(R *x, const mf_ipa_sizes &s, const R *q_points, const R *kv_points, int h, int item) {
+    const point_place p = point_of(s, h, item);
+    const R *from = (p.query ? q_points : kv_points) + p.at;
 #pragma unroll
-    for (int j = 0; j < 3; j++) to[j] = frame[3 * j] * a + frame[3 * j + 1] * b + frame[3 * j + 2] * c + frame[9 + j];
+    for (int j = 0; j < 3; j++) x[j] = from[j * p.count];
+}
+
+template <class R> static __device__ __forceinline__ void place(R *to, const R *frame, const R *x) {
+#pragma unroll
+    for (int j = 0; j < 3; j++) to[j] = frame[3 * j] * x[0] + frame[3 * j + 1] * x[1] + frame[3 * j + 2] * x[2] + frame[9 + j];
 }
 
 /* Number j of G' R, G' (t - g). */
@@ -77,7 +93,11 @@ static __global__ void __launch_bounds__(256) lift_kernel(mf_ipa_sizes s, lift_i
     __shared__ R frame[12];
     const int64_t i = blockIdx.x;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, c = s.hidden, P = s.query_points, V = s.value_points;
+    const int items = 2 * P + V, pairs = s.rank * s.dz;
     T *q_rows = rows, *k_rows = q_rows + s.heads * s.ldq, *v_rows = k_rows + s.heads * s.ldq;
+    const R *qp = in.q_points + i * 3 * s.heads * P, *kvp = in.kv_points + i * 3 * s.heads * (P + V);
+    const R *b = in.pair_bias + i * 2 * s.rank * s.heads, *y = in.pair_value + (2 * i + 1) * pairs;
+    const bool masked = in.mask && !in.mask[i];
     if (warp == 0) {
         const int sequence = in.gauge_t ? mf__sequence_of(in.offsets, s.sequences, i) : 0;
         if (lane < 12) {
@@ -87,36 +107,35 @@ static __global__ void __launch_bounds__(256) lift_kernel(mf_ipa_sizes s, lift_i
         }
     }
     for (int h = warp; h < s.heads; h += warps) {
-        const R *kv = in.kv + (i * s.heads + h) * 2 * c;
-        mf__copy_row(q_rows + h * s.ldq, in.q + (i * s.heads + h) * c, c, R(1));
-        mf__copy_row(k_rows + h * s.ldq, kv, c, (R)s.scale);
-        mf__copy_row(v_rows + h * s.ldv, kv + c, c, R(1));
-    }
-    __syncthreads();
-    const R *qp = in.q_points + i * 3 * s.heads * P, *kvp = in.kv_points + i * 3 * s.heads * (P + V);
-    const R *b = in.pair_bias + i * 2 * s.rank * s.heads, *y = in.pair_value + (2 * i + 1) * s.rank * s.dz;
-    const bool masked = in.mask && !in.mask[i];
-    for (int h = warp; h < s.heads; h += warps) {
         T *q = q_rows + h * s.ldq, *k = k_rows + h * s.ldq, *v = v_rows + h * s.ldv;
+        const R *kv = in.kv + (i * s.heads + h) * 2 * c;
+        R ahead[3] = {}, y_ahead[2] = {}, b_ahead[2] = {};
+        if (lane < items) load_point(ahead, s, qp, kvp, h, lane);
+        if (lane < pairs) y_ahead[0] = y[lane];
+        if (lane + 32 < pairs) y_ahead[1] = y[lane + 32];
+        if (lane < s.rank) {
+            b_ahead[0] = b[lane * s.heads + h];
+            b_ahead[1] = b[(s.rank + lane) * s.heads + h];
+        }
         const R gamma = mf__gamma(in.head_weights, h, P);
+        mf__copy_rows<3, 4, T, R>({q, k, v}, {in.q + (i * s.heads + h) * c, kv, kv + c}, {R(1), (R)s.scale, R(1)}, c);
+        if (h == warp) __syncthreads();                        /* the frame is there; every warp has a head */
         R square = 0;
-        for (int item = lane; item < 2 * P + V; item += 32) {
+        for (int item = lane; item < items; item += 32) {
             R x[3];
+            if (item != lane) load_point(ahead, s, qp, kvp, h, item);
+            place(x, frame, ahead);
             if (item < P) {
-                place(x, frame, qp, s.heads * P, h * P + item);
 #pragma unroll
                 for (int j = 0; j < 3; j++) put(q + c, false, 3 * item + j, 3 * P, x[j], s.split);
             } else if (item < 2 * P) {
-                const int p = item - P;
-                place(x, frame, kvp, s.heads * (P + V), h * (P + V) + p);
 #pragma unroll
                 for (int j = 0; j < 3; j++) {
                     square += x[j] * x[j];
-                    put(k + c, true, 3 * p + j, 3 * P, gamma * x[j], s.split);
+                    put(k + c, true, 3 * (item - P) + j, 3 * P, gamma * x[j], s.split);
                 }
             } else {
                 const int p = item - 2 * P;
-                place(x, frame, kvp, s.heads * (P + V), h * (P + V) + P + p);
 #pragma unroll
                 for (int j = 0; j < 3; j++) {
                     const R hi = s.split ? mf__high(x[j], s.split) : x[j];
@@ -128,10 +147,13 @@ static __global__ void __launch_bounds__(256) lift_kernel(mf_ipa_sizes s, lift_i
         square = mf__warp_sum(square);
         if (lane == 0) out.key_bias[i * s.heads + h] = masked ? -(R)INFINITY : R(-0.5) * (gamma * square);
         for (int rho = lane; rho < s.rank; rho += 32) {
-            put(q + c + s.points, false, rho, s.rank, b[rho * s.heads + h], s.halves);
-            put(k + c + s.points, true, rho, s.rank, b[(s.rank + rho) * s.heads + h], s.halves);
+            const bool first = rho == lane;
+            put(q + c + s.points, false, rho, s.rank, first ? b_ahead[0] : b[rho * s.heads + h], s.halves);
+            put(k + c + s.points, true, rho, s.rank, first ? b_ahead[1] : b[(s.rank + rho) * s.heads + h], s.halves);
         }
-        for (int j = lane; j < s.rank * s.dz; j += 32) v[c + s.values + j] = mf__to<T>(y[j]);
+        if (lane < pairs) v[c + s.values + lane] = mf__to<T>(y_ahead[0]);
+        if (lane + 32 < pairs) v[c + s.values + lane + 32] = mf__to<T>(y_ahead[1]);
+        for (int j = lane + 64; j < pairs; j += 32) v[c + s.values + j] = mf__to<T>(y[j]);
         for (int j = s.dqk + lane; j < s.ldq; j += 32) q[j] = k[j] = mf__to<T>(0.0f);
         for (int j = s.dv + lane; j < s.ldv; j += 32) v[j] = mf__to<T>(0.0f);
     }
@@ -152,65 +174,71 @@ template <class R> struct grad_results {
     double *part;                 /* dgamma of each block, (blocks, H) */
 };
 
-/* The adjoint of `place`: dx = R' g; dR and dt join `sum`. */
-template <class R>
-static __device__ __forceinline__ void pull(R *dx, R *sum, const mf_frame<R> &f, const R *x, const R *g, int points, int p) {
+/* The adjoint of `place`: dx = R' g, its coordinates `count` apart; dR and dt join `sum`. */
+template <class R> static __device__ __forceinline__ void pull(R *dx, int count, R *sum, const R *frame, const R *x, const R *g) {
 #pragma unroll
     for (int j = 0; j < 3; j++) {
-        if (dx) dx[j * points + p] = f.x[j] * g[0] + f.x[3 + j] * g[1] + f.x[6 + j] * g[2];
+        if (dx) dx[j * count] = frame[j] * g[0] + frame[3 + j] * g[1] + frame[6 + j] * g[2];
 #pragma unroll
-        for (int k = 0; k < 3; k++) sum[3 * j + k] += g[j] * x[k * points + p];
+        for (int k = 0; k < 3; k++) sum[3 * j + k] += g[j] * x[k];
         sum[9 + j] += g[j];
     }
+}
+
+/* The gradients of columns that point `item` of a head became: hi's alone where points are split. */
+template <class R>
+static __device__ __forceinline__ void load_columns(R *g, const mf_ipa_sizes &s, const R *dq, const R *dk, const R *dv, int item) {
+    const int P = s.query_points, c = s.hidden;
+    const R *from = item < P ? dq + c + 3 * item : item < 2 * P ? dk + c + 3 * (item - P) : dv + c + 3 * (item - 2 * P);
+    const int again = item < P ? 3 * P : 6 * P;               /* where hi stands a second time, in q and in k */
+#pragma unroll
+    for (int j = 0; j < 3; j++) g[j] = from[j] + (s.split && item < 2 * P ? from[again + j] : R(0));
 }
 
 template <class R> static __global__ void __launch_bounds__(256, sizeof(R) == 4 ? 3 : 1)
 lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> out) {
     MF_SHARED(double, dgamma);    /* (H), each written by the warp of its head */
-    __shared__ R sums[8][12], frame_sum[12];
+    __shared__ R sums[8][12], frame[12], frame_sum[12];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, c = s.hidden, P = s.query_points, V = s.value_points;
+    const int items = 2 * P + V;
     for (int h = (int)threadIdx.x; h < s.heads; h += (int)blockDim.x) dgamma[h] = 0;
     for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
-        const mf_frame<R> f = mf__load_frame(in.frames, i);
         const R *qp = in.q_points + i * 3 * s.heads * P, *kvp = in.kv_points + i * 3 * s.heads * (P + V);
         R *dqp = out.dq_points ? out.dq_points + i * 3 * s.heads * P : nullptr;
         R *dkvp = out.dkv_points ? out.dkv_points + i * 3 * s.heads * (P + V) : nullptr;
         R sum[12] = {};
-        __syncthreads();          /* dgamma is there; the last residue has read the sums */
+        if (threadIdx.x < 12) frame[threadIdx.x] = in.frames[12 * i + threadIdx.x];
         for (int h = warp; h < s.heads; h += warps) {
             const int64_t row = i * s.heads + h;
             const R *dq = in.dq_lifted + row * s.dqk, *dk = in.dk_lifted + row * s.dqk, *dv = in.dv_lifted + row * s.dv;
-            if (out.dq) mf__copy_row(out.dq + row * c, dq, c, R(1));
-            if (out.dkv) {
-                mf__copy_row(out.dkv + row * 2 * c, dk, c, (R)s.scale);
-                mf__copy_row(out.dkv + row * 2 * c + c, dv, c, R(1));
+            R g[3] = {}, x[3] = {};
+            if (lane < items) {
+                load_point(x, s, qp, kvp, h, lane);
+                load_columns(g, s, dq, dk, dv, lane);
             }
             const R gamma = mf__gamma(in.head_weights, h, P), bias = in.dkey_bias[row];
+            R *dkv = out.dkv ? out.dkv + row * 2 * c : nullptr;
+            mf__copy_rows<3, 2, R, R>({out.dq ? out.dq + row * c : nullptr, dkv, dkv ? dkv + c : nullptr}, {dq, dk, dv},
+                                   {R(1), (R)s.scale, R(1)}, c);
+            if (h == warp) __syncthreads();                    /* frame and dgamma are there, the sums of the residue before read */
             double along = 0;
-            for (int item = lane; item < 2 * P + V; item += 32) {
-                R g[3];
-                if (item < P) {
-#pragma unroll
-                    for (int j = 0; j < 3; j++) g[j] = dq[c + 3 * item + j] + (s.split ? dq[c + 3 * P + 3 * item + j] : R(0));
-                    pull(dqp, sum, f, qp, g, s.heads * P, h * P + item);
-                } else {
-                    const int p = h * (P + V) + item - P;
-                    if (item < 2 * P) {
-                        R x[3];
-                        place(x, f.x, kvp, s.heads * (P + V), p);
-#pragma unroll
-                        for (int j = 0; j < 3; j++) {
-                            const int column = c + 3 * (item - P) + j;
-                            const R d = dk[column] + (s.split ? dk[column + 6 * P] : R(0));
-                            along += (double)(d * x[j]) - 0.5 * (double)(bias * x[j] * x[j]);
-                            g[j] = gamma * (d - bias * x[j]);
-                        }
-                    } else {
-#pragma unroll
-                        for (int j = 0; j < 3; j++) g[j] = dv[c + 3 * (item - 2 * P) + j];
-                    }
-                    pull(dkvp, sum, f, kvp, g, s.heads * (P + V), p);
+            for (int item = lane; item < items; item += 32) {
+                if (item != lane) {
+                    load_point(x, s, qp, kvp, h, item);
+                    load_columns(g, s, dq, dk, dv, item);
                 }
+                if (item >= P && item < 2 * P) {
+                    R placed[3];
+                    place(placed, frame, x);
+#pragma unroll
+                    for (int j = 0; j < 3; j++) {
+                        along += (double)(g[j] * placed[j]) - 0.5 * (double)(bias * placed[j] * placed[j]);
+                        g[j] = gamma * (g[j] - bias * placed[j]);
+                    }
+                }
+                const point_place p = point_of(s, h, item);
+                R *dx = p.query ? dqp : dkvp;
+                pull(dx ? dx + p.at : nullptr, p.count, sum, frame, x, g);
             }
             along = mf__warp_sum(along);
             if (lane == 0) dgamma[h] += along;

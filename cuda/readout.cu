@@ -35,17 +35,21 @@ static __global__ void __launch_bounds__(256) readout_kernel(mf_ipa_sizes s, con
     const mf_frame<R> f = mf__load_frame(frames, i);
     for (int h = warp; h < H; h += warps) {
         const R *from = attended + (i * H + h) * s.dv, *w = from + c + s.values;
-        mf__copy_row(to + h * c, from, c, R(1));
+        R x[3], back[3] = {}, total = 0;
+        if (lane < V) gathered(x, back, f, from + c + 3 * lane, low);
+        for (int rho = 0; lane < s.dz && rho < s.rank; rho++) total += y[rho * s.dz + lane] * w[rho * s.dz + lane];
+        mf__copy_rows<1, 4, R, R>({to + h * c}, {from}, {R(1)}, c);
         for (int p = lane; p < V; p += 32) {
-            R x[3], back[3];
-            gathered(x, back, f, from + c + 3 * p, low);
+            if (p != lane) gathered(x, back, f, from + c + 3 * p, low);
 #pragma unroll
             for (int j = 0; j < 3; j++) points[(j * H + h) * V + p] = back[j];
             points[(3 * H + h) * V + p] = norm_of(back);
         }
         for (int j = lane; j < s.dz; j += 32) {
-            R total = 0;
-            for (int rho = 0; rho < s.rank; rho++) total += y[rho * s.dz + j] * w[rho * s.dz + j];
+            if (j != lane) {
+                total = 0;
+                for (int rho = 0; rho < s.rank; rho++) total += y[rho * s.dz + j] * w[rho * s.dz + j];
+            }
             pairs[h * s.dz + j] = total;
         }
     }
@@ -66,13 +70,22 @@ static __global__ void __launch_bounds__(256) readout_grad_kernel(mf_ipa_sizes s
     for (int h = warp; h < H; h += warps) {
         const R *o = attended + (i * H + h) * s.dv;
         R *to = dattended + (i * H + h) * s.dv, *dw = to + c + s.values;
-        mf__copy_row(to, from + h * c, c, R(1));
-        for (int p = lane; p < V; p += 32) {
-            R x[3], back[3], g[3];
-            gathered(x, back, f, o + c + 3 * p, low);
-            const R along = points[(3 * H + h) * V + p] / norm_of(back);
+        R x[3], back[3], g[4];
+        if (lane < V) {
+            gathered(x, back, f, o + c + 3 * lane, low);
 #pragma unroll
-            for (int j = 0; j < 3; j++) g[j] = points[(j * H + h) * V + p] + along * back[j];
+            for (int j = 0; j < 4; j++) g[j] = points[(j * H + h) * V + lane];
+        }
+        mf__copy_rows<1, 4, R, R>({to}, {from + h * c}, {R(1)}, c);
+        for (int p = lane; p < V; p += 32) {
+            if (p != lane) {
+                gathered(x, back, f, o + c + 3 * p, low);
+#pragma unroll
+                for (int j = 0; j < 4; j++) g[j] = points[(j * H + h) * V + p];
+            }
+            const R along = g[3] / norm_of(back);
+#pragma unroll
+            for (int j = 0; j < 3; j++) g[j] += along * back[j];
 #pragma unroll
             for (int j = 0; j < 3; j++) {
                 const R turned = f.x[3 * j] * g[0] + f.x[3 * j + 1] * g[1] + f.x[3 * j + 2] * g[2];
