@@ -22,8 +22,8 @@ static __global__ void residues_kernel(int32_t *out, int64_t n, const int32_t *o
     }
 }
 
-/* Pairs before sequence k are the squares of the lengths before it: `starts`, made on the host once a packing would cost an upload,
- * so they are added up here by one block. */
+/* starts[k] = pairs before sequence k, the squared lengths before it. The host knows them too, but bringing them here would be
+ * an upload, which a captured graph cannot make; so one block adds them up. */
 static __global__ void pair_starts_kernel(int64_t *starts, const int32_t *offsets, int sequences) {
     __shared__ long long sums[1024];
     long long before = 0;
