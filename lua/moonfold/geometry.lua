@@ -209,7 +209,8 @@ end
 local neighbour_params = ffi.new "mf_neighbour_params[1]"
 
 --- A linear layer over the features of nearest neighbours: for each, first the one-hot bins of its distance, then the
--- embedding of its position. The same as `x:linear(weight, bias)` of those features side by side, which are never made for all residues at once.
+-- embedding of its position. The same as `x:linear(weight, bias)` of those features side by side, which are never made for
+-- all residues at once.
 -- @tparam tensor index positions (N, k), as `neighbours` returns them
 -- @tparam tensor distance (N, k)
 -- @tparam tensor weight (outputs, k (bins + feat))
