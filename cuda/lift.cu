@@ -308,7 +308,7 @@ template <class R, class T> static mf_status launch_lift(mf_device *d, const mf_
 }
 
 mf_status mf__cuda_lift(mf_device *d, const mf_ipa_args *a) {
-    mf_ipa_sizes s;
+    mf_ipa_sizes s{};
     mf_status status;
     MF_TRY(mf__ipa_sizes(&s, "lift", a));
     const int32_t *offsets = mf__cuda_offsets(d, a->packing, &status);
@@ -337,7 +337,7 @@ template <class R> static mf_status launch_grad(mf_device *d, const mf_ipa_sizes
 }
 
 mf_status mf__cuda_lift_grad(mf_device *d, const mf_ipa_args *a) {
-    mf_ipa_sizes s;
+    mf_ipa_sizes s{};
     mf_status status;
     MF_TRY(mf__ipa_sizes(&s, "lift_grad", a));
     const int32_t *offsets = mf__cuda_offsets(d, a->packing, &status);

@@ -129,7 +129,7 @@ static void work(mf_device *d, const mf_ipa_args *a, int backward) {
 }
 
 mf_status mf__cuda_readout(mf_device *d, const mf_ipa_args *a) {
-    mf_ipa_sizes s;
+    mf_ipa_sizes s{};
     MF_TRY(mf__ipa_sizes(&s, "readout", a));
     work(d, a, 0);
     MF_DISPATCH_REAL(a->dtype, R,
@@ -138,7 +138,7 @@ mf_status mf__cuda_readout(mf_device *d, const mf_ipa_args *a) {
 }
 
 mf_status mf__cuda_readout_grad(mf_device *d, const mf_ipa_args *a) {
-    mf_ipa_sizes s;
+    mf_ipa_sizes s{};
     MF_TRY(mf__ipa_sizes(&s, "readout_grad", a));
     work(d, a, 1);
     MF_DISPATCH_REAL(a->dtype, R,
