@@ -122,7 +122,7 @@ static mf_status take(mf_device *d, void **data, int64_t bytes) {
     auto &idle = arena->idle[kind];
     block wanted{nullptr, bytes, false, kind, nullptr, nullptr, nullptr};
     auto it = idle.lower_bound(&wanted);
-    block *b;
+    block *b = nullptr;
     if (it != idle.end()) {
         b = *it;
         idle.erase(it);
