@@ -9,7 +9,7 @@
  *
  * What `attention_attend` gave, out and lse, may be handed to a later `attention` of the same inputs, which then computes nothing:
  * for those who make q, k and v again in backward. */
-#include "../ops/op.h"
+#include "ipa.h"
 #include <string.h>
 
 enum { Q, K, V, KEY_BIAS, PAIR_BIAS, PAIR_VALUE, INPUTS };
@@ -29,7 +29,6 @@ static mf_status gather(inputs *f, const mf_tensor *const *in, int n) {
 static void drop(inputs *f) {
     for (int i = 0; i < INPUTS; i++) mf_tensor_release(f->x[i]);
 }
-static void *data(const mf_tensor *x) { return x ? mf__data(x) : NULL; }
 
 /* q, k (N, H, dqk), v (N, H, dv), key_bias (N, H) of one real type. */
 static mf_status check(const char *op, const mf_call *c) {
@@ -64,21 +63,12 @@ static mf_status check(const char *op, const mf_call *c) {
 
 /* q and v for their shapes alone: where operands have 16 bits, f does not hold them. */
 static mf_attention_args arguments(const inputs *f, const mf_tensor *q, const mf_tensor *v, const mf_packing *packing, int precision) {
-    return (mf_attention_args){.dtype = q->dtype, .precision = precision, .heads = q->shape[1], .dqk = q->shape[2],
-        .dv = v->shape[2],
-                               .packing = packing, .q = data(f->x[Q]), .k = data(f->x[K]), .v = data(f->x[V]),
-                                   .key_bias = data(f->x[KEY_BIAS]),
-                               .pair_bias = data(f->x[PAIR_BIAS]), .pair_value = data(f->x[PAIR_VALUE]),
-                               .dz = f->x[PAIR_VALUE] ? f->x[PAIR_VALUE]->shape[1] : 0};
-}
-
-/* The gradient of input i like the input, where it is wanted; its data in *to. */
-static mf_status want(void **to, mf_grad_call *g, int i) {
-    *to = NULL;
-    if (i >= g->n_in || !g->in[i] || !g->wanted[i]) return MF_OK;
-    MF_TRY(mf__new_like(&g->din[i], g->in[i]));
-    *to = mf__data(g->din[i]);
-    return MF_OK;
+    return (mf_attention_args){
+        .dtype = q->dtype, .precision = precision, .packing = packing,
+        .heads = q->shape[1], .dqk = q->shape[2], .dv = v->shape[2], .dz = f->x[PAIR_VALUE] ? f->x[PAIR_VALUE]->shape[1] : 0,
+        .q = mf__ipa_data(f->x[Q]), .k = mf__ipa_data(f->x[K]), .v = mf__ipa_data(f->x[V]),
+        .key_bias = mf__ipa_data(f->x[KEY_BIAS]),
+        .pair_bias = mf__ipa_data(f->x[PAIR_BIAS]), .pair_value = mf__ipa_data(f->x[PAIR_VALUE])};
 }
 
 /* ---- operands that the backend takes in 16 bits ---- */
@@ -175,10 +165,10 @@ mf_status mf__attention_bwd(mf_grad_call *g) {
     a.out = mf__data(g->out[0]);
     a.lse = mf__data(g->saved[SAVED_LSE]);
     a.dout = mf__data(dout);
-    MF_TRY_OUT(want(&a.dq, g, Q));
-    MF_TRY_OUT(want(&a.dk, g, K));
-    MF_TRY_OUT(want(&a.dv_, g, V));
-    MF_TRY_OUT(want(&a.dkey_bias, g, KEY_BIAS));
+    MF_TRY_OUT(mf__ipa_want(&a.dq, g, Q));
+    MF_TRY_OUT(mf__ipa_want(&a.dk, g, K));
+    MF_TRY_OUT(mf__ipa_want(&a.dv_, g, V));
+    MF_TRY_OUT(mf__ipa_want(&a.dkey_bias, g, KEY_BIAS));
     status = mf__kernels(dout)->attention_grad(g->device, &a);
 out:
     mf_tensor_release(dout);
@@ -234,13 +224,13 @@ mf_status mf__pair_attention_bwd(mf_grad_call *g) {
     a.lse = mf__data(g->saved[0]);
     a.dout = mf__data(dout);
     a.pair_out_in = pair_values ? mf__data(g->out[1]) : NULL;
-    a.dpair_out = data(dpair_out);
-    MF_TRY_OUT(want(&a.dq, g, Q));
-    MF_TRY_OUT(want(&a.dk, g, K));
-    MF_TRY_OUT(want(&a.dv_, g, V));
-    MF_TRY_OUT(want(&a.dkey_bias, g, KEY_BIAS));
-    MF_TRY_OUT(want(&a.dpair_bias, g, PAIR_BIAS));
-    if (pair_values) MF_TRY_OUT(want(&a.dpair_value, g, PAIR_VALUE));
+    a.dpair_out = mf__ipa_data(dpair_out);
+    MF_TRY_OUT(mf__ipa_want(&a.dq, g, Q));
+    MF_TRY_OUT(mf__ipa_want(&a.dk, g, K));
+    MF_TRY_OUT(mf__ipa_want(&a.dv_, g, V));
+    MF_TRY_OUT(mf__ipa_want(&a.dkey_bias, g, KEY_BIAS));
+    MF_TRY_OUT(mf__ipa_want(&a.dpair_bias, g, PAIR_BIAS));
+    if (pair_values) MF_TRY_OUT(mf__ipa_want(&a.dpair_value, g, PAIR_VALUE));
     status = mf__kernels(dout)->pair_attention_grad(g->device, &a);
 out:
     mf_tensor_release(dout);

@@ -30,14 +30,12 @@
  *
  * `attended` and `lse` of an earlier call (flash_ipa_attend) stand in for the stage of attention: so a layer that computes its
  * projections again in backward keeps 7.3 KiB, and never does again what is quadratic. */
-#include "../ops/op.h"
+#include "ipa.h"
 #include <math.h>
 
 enum { Q, KV, Q_POINTS, KV_POINTS, PAIR_BIAS, PAIR_VALUE, HEAD_WEIGHTS, R, T, MASK, ATTENDED, LSE, INPUTS };
 enum { SAVED_Q, SAVED_K, SAVED_V, SAVED_BIAS, SAVED_LSE, SAVED_ATTENDED, SAVED_FRAMES, SAVED_GAUGE };
 enum { HEADS, GAUGE, PRECISION, SPLIT };                       /* of mf_params.i; f[0] is the scale, 0 for the default */
-
-static void *data(const mf_tensor *x) { return x ? mf__data(x) : NULL; }
 
 /* ---- what was asked for ---- */
 
@@ -115,7 +113,7 @@ static mf_status sizes(mf_ipa_args *a, const char *op, const mf_tensor *const *i
     if (sixteen && a->dtype == MF_FLOAT32 && in[Q]->device->backend->stores_16_bits)
         a->operand = precision == MF_FP16 ? MF_FLOAT16 : MF_BFLOAT16;
     a->ldq = a->operand ? (a->dqk + 7) / 8 * 8 : a->dqk;
-    a->ldv = a->operand ? (a->dv + 7) / 8 * 8 : a->dv;
+    a->ldv = a->operand ? (a->dv + 1 + 7) / 8 * 8 : a->dv;   /* and a column of ones */
     if (in[ATTENDED]) {
         MF_TRY(shaped(op, ATTENDED, in[ATTENDED], 3, (int64_t[]){n, H, a->dv}));
         MF_TRY(shaped(op, LSE, in[LSE], 2, (int64_t[]){n, H}));
@@ -148,7 +146,8 @@ static mf_status find_gauge(mf_tensor **rotation, mf_tensor **origin, mf_device 
     if (x[MASK]) MF_TRY_OUT(mf_cast(&mask, x[MASK], dtype));
     MF_TRY_OUT(mf__new(&axes, d, dtype, 3, (int64_t[]){packing->count, 3, 3}));
     MF_TRY_OUT(mf__new(origin, d, dtype, 2, (int64_t[]){packing->count, 3}));
-    MF_TRY_OUT(d->backend->frames_gauge(d, dtype, packing, mf__data(x[R]), mf__data(x[T]), data(mask), mf__data(axes), mf__data(*origin)));
+    MF_TRY_OUT(d->backend->frames_gauge(d, dtype, packing, mf__data(x[R]), mf__data(x[T]), mf__ipa_data(mask), mf__data(axes),
+                                        mf__data(*origin)));
     if (p->i[GAUGE] == MF_GAUGE_CANONICAL) {
         /* A frame that is not quite orthogonal (or not at all) must still give a rigid motion. */
         MF_TRY_OUT(mf__new_like(rotation, axes));
@@ -184,14 +183,14 @@ static mf_status run_lift(mf_ipa_args *a, mf_device *d, const mf_params *p, mf_t
     a->kv = mf__data(x[KV]);
     a->q_points = mf__data(x[Q_POINTS]);
     a->kv_points = mf__data(x[KV_POINTS]);
-    a->pair_bias = data(x[PAIR_BIAS]);
-    a->pair_value = data(x[PAIR_VALUE]);
+    a->pair_bias = mf__ipa_data(x[PAIR_BIAS]);
+    a->pair_value = mf__ipa_data(x[PAIR_VALUE]);
     a->head_weights = mf__data(x[HEAD_WEIGHTS]);
     a->R = mf__data(x[R]);
     a->t = mf__data(x[T]);
-    a->mask = data(x[MASK]);
-    a->gauge_R = data(saved[SAVED_GAUGE]);
-    a->gauge_t = data(origin);
+    a->mask = mf__ipa_data(x[MASK]);
+    a->gauge_R = mf__ipa_data(saved[SAVED_GAUGE]);
+    a->gauge_t = mf__ipa_data(origin);
     a->frames = mf__data(saved[SAVED_FRAMES]);
     a->q_lifted = mf__data(saved[SAVED_Q]);
     a->k_lifted = mf__data(saved[SAVED_K]);
@@ -237,15 +236,6 @@ out:
 
 /* ---- backward ---- */
 
-/* The gradient of input i, contiguous, where it is wanted; its data in *to. */
-static mf_status want(void **to, mf_grad_call *g, int i) {
-    *to = NULL;
-    if (!g->in[i] || !g->wanted[i]) return MF_OK;
-    MF_TRY(mf__new_like(&g->din[i], g->in[i]));
-    *to = mf__data(g->din[i]);
-    return MF_OK;
-}
-
 /* dout of attention and the part of the frames; dy1. */
 static mf_status run_readout_grad(mf_ipa_args *a, mf_grad_call *g, mf_tensor **dattended, mf_tensor **dframes) {
     const int64_t n = g->p->packing->total;
@@ -254,7 +244,7 @@ static mf_status run_readout_grad(mf_ipa_args *a, mf_grad_call *g, mf_tensor **d
     MF_TRY_OUT(mf__contiguous(&dout, g->dout[0]));
     MF_TRY_OUT(mf__new(dattended, g->device, a->dtype, 3, (int64_t[]){n, a->heads, a->dv}));
     MF_TRY_OUT(mf__new(dframes, g->device, a->dtype, 2, (int64_t[]){n, 12}));
-    MF_TRY_OUT(want(&a->dpair_value, g, PAIR_VALUE));
+    MF_TRY_OUT(mf__ipa_want(&a->dpair_value, g, PAIR_VALUE));
     a->attended = mf__data(g->saved[SAVED_ATTENDED]);
     a->dfeatures = mf__data(dout);
     a->dattended = mf__data(*dattended);
@@ -282,14 +272,14 @@ static mf_status run_attention_grad(const mf_ipa_args *a, mf_grad_call *g, const
 }
 
 static mf_status run_lift_grad(mf_ipa_args *a, mf_grad_call *g, mf_tensor *const *lifted) {
-    MF_TRY(want(&a->dq, g, Q));
-    MF_TRY(want(&a->dkv, g, KV));
-    MF_TRY(want(&a->dq_points, g, Q_POINTS));
-    MF_TRY(want(&a->dkv_points, g, KV_POINTS));
-    MF_TRY(want(&a->dpair_bias, g, PAIR_BIAS));
-    MF_TRY(want(&a->dhead_weights, g, HEAD_WEIGHTS));
-    MF_TRY(want(&a->dR, g, R));
-    MF_TRY(want(&a->dt, g, T));
+    MF_TRY(mf__ipa_want(&a->dq, g, Q));
+    MF_TRY(mf__ipa_want(&a->dkv, g, KV));
+    MF_TRY(mf__ipa_want(&a->dq_points, g, Q_POINTS));
+    MF_TRY(mf__ipa_want(&a->dkv_points, g, KV_POINTS));
+    MF_TRY(mf__ipa_want(&a->dpair_bias, g, PAIR_BIAS));
+    MF_TRY(mf__ipa_want(&a->dhead_weights, g, HEAD_WEIGHTS));
+    MF_TRY(mf__ipa_want(&a->dR, g, R));
+    MF_TRY(mf__ipa_want(&a->dt, g, T));
     a->dq_lifted = mf__data(lifted[DQ]);
     a->dk_lifted = mf__data(lifted[DK]);
     a->dv_lifted = mf__data(lifted[DV]);
@@ -305,12 +295,12 @@ mf_status mf__flash_ipa_bwd(mf_grad_call *g) {
     if (g->wanted[ATTENDED] || g->wanted[LSE])
         return mf__fail(MF_ESTATE, "%s: attended and lse are constants of a call before and have no gradient; detach them", g->op->name);
     MF_TRY_OUT(gather(x, (const mf_tensor *const *)g->in));
-    a.q_points = data(x[Q_POINTS]);
-    a.kv_points = data(x[KV_POINTS]);
-    a.pair_value = data(x[PAIR_VALUE]);
-    a.head_weights = data(x[HEAD_WEIGHTS]);
+    a.q_points = mf__ipa_data(x[Q_POINTS]);
+    a.kv_points = mf__ipa_data(x[KV_POINTS]);
+    a.pair_value = mf__ipa_data(x[PAIR_VALUE]);
+    a.head_weights = mf__ipa_data(x[HEAD_WEIGHTS]);
     a.frames = mf__data(g->saved[SAVED_FRAMES]);
-    a.gauge_R = data(g->saved[SAVED_GAUGE]);
+    a.gauge_R = mf__ipa_data(g->saved[SAVED_GAUGE]);
     MF_TRY_OUT(run_readout_grad(&a, g, &dattended, &dframes));
     MF_TRY_OUT(run_attention_grad(&a, g, dattended, lifted));
     drop(&dattended, 1);

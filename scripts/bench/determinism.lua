@@ -6,15 +6,9 @@ return function(o, report)
   local model = measure.fill(mf.models.flash_ipa { blocks = o.blocks, node = o.node, neighbours = o.neighbours }, 0.3)
 
   local function one(name, pack)
-    local packing = mf.packing(pack)
-    local n = packing:total()
-    local call = {
-      node_embeddings = mf.randn(n, o.node):to(o.device), packing = packing, translations = measure.walk(n, 1),
-      rotations = mf.random.rotations(n):to(o.device),
-    }
+    local call = measure.call(pack)
     local function gradients(x)
-      local out = model(x)
-      local loss = out.translations:square():mean() + out.rotations:square():mean()
+      local loss = measure.loss(model, x)
       loss:backward()
       return loss:detach()
     end

@@ -84,5 +84,21 @@ return function(o)
     return (step / step:norm(2, true) * (3.8 * scale)):cumsum(1):to(o.device)
   end
 
+  -- What the network is asked for a pack: chains in space, frames and nodes at random.
+  function M.call(pack)
+    local packing = mf.packing(pack)
+    local n = packing:total()
+    return {
+      node_embeddings = mf.randn(n, o.node):to(o.device), packing = packing, translations = M.walk(n, 1),
+      rotations = mf.random.rotations(n):to(o.device),
+    }
+  end
+
+  -- A loss of the network's frames, as the peers' bench has it.
+  function M.loss(model, call)
+    local out = model(call)
+    return out.translations:square():mean() + out.rotations:square():mean()
+  end
+
   return M
 end

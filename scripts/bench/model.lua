@@ -8,33 +8,20 @@ return function(o, report)
   local measure = o.measure
   local ms = measure.ms
 
-  local function inputs(pack)
-    local packing = mf.packing(pack)
-    local n = packing:total()
-    return {
-      node_embeddings = mf.randn(n, o.node):to(o.device), packing = packing, translations = measure.walk(n, 1),
-      rotations = mf.random.rotations(n):to(o.device),
-    }
-  end
-
   local function one(name, model, optimizer, pack)
-    local call = inputs(pack)
+    local call = measure.call(pack)
     local function forward(x)
       local out = model(x)
       return out.translations, out.rotations
     end
-    local function loss_of(x)
-      local out = model(x)
-      return out.translations:square():mean() + out.rotations:square():mean()
-    end
     local function both(x)
-      local loss = loss_of(x)
+      local loss = measure.loss(model, x)
       loss:backward()
       measure.clear(model)
       return loss:detach()
     end
     local function step(x)
-      local loss = loss_of(x)
+      local loss = measure.loss(model, x)
       optimizer:step(loss)
       return loss:detach()
     end

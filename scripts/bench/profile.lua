@@ -10,15 +10,9 @@ return function(o, report)
   local optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-4, clip = 1 })
 
   local function one(name, pack)
-    local packing = mf.packing(pack)
-    local n = packing:total()
-    local call = {
-      node_embeddings = mf.randn(n, o.node):to(o.device), packing = packing, translations = measure.walk(n, 1),
-      rotations = mf.random.rotations(n):to(o.device),
-    }
+    local call = measure.call(pack)
     local function step(x)
-      local out = model(x)
-      local loss = out.translations:square():mean() + out.rotations:square():mean()
+      local loss = measure.loss(model, x)
       optimizer:step(loss)
       return loss:detach()
     end

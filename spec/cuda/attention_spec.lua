@@ -9,12 +9,6 @@ local normal, each, doubled, floats = support.normal, support.each, support.doub
 local quadratic, rounded = support.quadratic, support.rounded
 local with_gradients, as_good_as = support.with_gradients, support.as_good_as
 
-local function total(lengths)
-  local n = 0
-  for _, l in ipairs(lengths) do n = n + l end
-  return n
-end
-
 describe("attention on a GPU #gpu", function()
   local device = common.cuda()
   if not device then return end
@@ -27,7 +21,8 @@ describe("attention on a GPU #gpu", function()
   for _, case in ipairs(cases) do
     local lengths, dqk, dv = unpack(case)
     it(("is exact for lengths %s, widths %d and %d"):format(table.concat(lengths, ","), dqk, dv), function()
-      local packing, n, h = mf.packing(lengths), total(lengths), 2
+      local packing, h = mf.packing(lengths), 2
+      local n = packing:total()
       local inputs = { normal({ n, h, dqk }, 1) / math.sqrt(math.max(dqk, 1)), normal({ n, h, dqk }, 2), normal({ n, h, dv }, 3),
         normal({ n, h }, 4) }
       local g = { normal({ n, h, dv }, 5) }

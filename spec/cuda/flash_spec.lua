@@ -5,18 +5,13 @@ local common = require "spec.support"
 local support = require "spec.support.attention"
 local normal, with_gradients, as_good_as = support.normal, support.with_gradients, support.as_good_as
 
-local function total(lengths)
-  local n = 0
-  for _, l in ipairs(lengths) do n = n + l end
-  return n
-end
-
 describe("16-bit attention on a GPU #gpu", function()
   local device = common.cuda()
   if not device then return end
 
   local function compare(lengths, heads, dqk, dv, precision, masked)
-    local packing, n = mf.packing(lengths), total(lengths)
+    local packing = mf.packing(lengths)
+    local n = packing:total()
     local bias = normal({ n, heads }, 4, "float32")
     if masked then bias = bias:masked_fill(mf.arange(n):float():unsqueeze(2):expand(n, heads):gt(n - 5), -math.huge) end
     local inputs = { normal({ n, heads, dqk }, 1, "float32") / math.sqrt(dqk), normal({ n, heads, dqk }, 2, "float32"),
