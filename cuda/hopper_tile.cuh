@@ -1,0 +1,88 @@
+/* hopper_tile.cuh: what the attention kernels for sm_90a share: tiles in shared memory as the copy engine lays them and wgmma reads them.
+ *
+ * A tile of ROWS rows and COLUMNS columns of 16 bits is COLUMNS / 64 panels of 64 columns one after the other (ROWS x 128 bytes), and for the
+ * rest of 32 or 16 columns a panel of that width: so 160 columns take 320 bytes a row, not 384. The tile begins at a multiple of 1024
+ * bytes, ROWS is a multiple of 8. Columns beyond the array's rows are zeros; rows beyond a sequence's end are those of the next
+ * sequence, which who reads them has to mask. */
+#ifndef MF_CUDA_HOPPER_TILE_CUH
+#define MF_CUDA_HOPPER_TILE_CUH
+#include "flash_tile.cuh"
+#include "hopper.cuh"
+
+template <int COLUMNS> struct mf_panels {
+    static constexpr int whole = COLUMNS / 64, rest = COLUMNS % 64;       /* panels of 64 columns; columns of the last one */
+    static_assert(rest == 0 || rest == 16 || rest == 32);
+    static constexpr int bytes(int rows) { return rows * COLUMNS * 2; }
+    /* Where panel p of a tile of `rows` begins. */
+    static constexpr int at(int p, int rows) { return p * rows * 128; }
+};
+
+/* The maps of an array that is read in such tiles. */
+struct mf_maps {
+    mf_map whole, rest;
+};
+template <int COLUMNS> static mf_status mf__maps_make(mf_maps *to, const void *base, int64_t heads, int64_t rows, int64_t ld, int box_rows) {
+    using panels = mf_panels<COLUMNS>;
+    if (panels::whole > 0) MF_TRY(mf__map_make(&to->whole, base, ld, heads, rows, ld, 64, box_rows));
+    if (panels::rest > 0) MF_TRY(mf__map_make(&to->rest, base, ld, heads, rows, ld, panels::rest, box_rows));
+    return MF_OK;
+}
+/* One thread: begins to copy a tile of ROWS (the maps' box_rows); `bar` is to expect panels::bytes(ROWS). */
+template <int COLUMNS, int ROWS>
+static __device__ __forceinline__ void mf__tile_fetch(mf_address to, const mf_maps *maps, mf_address bar, int head, int64_t row) {
+    using panels = mf_panels<COLUMNS>;
+#pragma unroll
+    for (int p = 0; p < panels::whole; p++) mf__map_copy(to + panels::at(p, ROWS), &maps->whole, bar, 64 * p, head, row);
+    if (panels::rest > 0) mf__map_copy(to + panels::at(panels::whole, ROWS), &maps->rest, bar, 64 * panels::whole, head, row);
+}
+
+/* c (+)= a b' on 64 x N over K columns of both: rows from a_row on (a multiple of 8) of tile a (A_ROWS rows), from b_row on of tile b. */
+template <bool BF16, int N, int K, int A_ROWS, int B_ROWS>
+static __device__ __forceinline__ void mf__tiles_nt(float (&c)[N / 2], mf_address a, int a_row, mf_address b, int b_row, bool add) {
+    using panels = mf_panels<K>;
+#pragma unroll
+    for (int p = 0; p < panels::whole; p++) {
+        const mf_matrix left = mf__matrix_rows<128>(a + panels::at(p, A_ROWS) + a_row * 128);
+        const mf_matrix right = mf__matrix_rows<128>(b + panels::at(p, B_ROWS) + b_row * 128);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(left, 32 * k), mf__matrix_on(right, 32 * k), add || p > 0 || k > 0);
+    }
+    if constexpr (panels::rest > 0) {
+        constexpr int bytes = 2 * panels::rest;
+        const mf_matrix left = mf__matrix_rows<bytes>(a + panels::at(panels::whole, A_ROWS) + a_row * bytes);
+        const mf_matrix right = mf__matrix_rows<bytes>(b + panels::at(panels::whole, B_ROWS) + b_row * bytes);
+#pragma unroll
+        for (int k = 0; k < panels::rest / 16; k++)
+            mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(left, 32 * k), mf__matrix_on(right, 32 * k), add || panels::whole > 0 || k > 0);
+    }
+}
+
+/* Step k of 16 rows of c += a b on 64 x N: a in registers; b the columns from 0 on of a tile of ROWS rows, all in panels of 64. */
+template <bool BF16, int N, int ROWS>
+static __device__ __forceinline__ void mf__tile_step(float (&c)[N / 2], const uint32_t (&a)[4], mf_address b, int k) {
+    mf__wgmma_r<BF16, N, 1>(c, a, mf__matrix_on(mf__matrix_columns<128>(b, ROWS * 128), k * 16 * 128));
+}
+/* The same where the tile's last columns are a narrower panel: two products. */
+template <bool BF16, int COLUMNS, int ROWS>
+static __device__ __forceinline__ void mf__panels_step(float (&c)[COLUMNS / 2], const uint32_t (&a)[4], mf_address b, int k) {
+    using panels = mf_panels<COLUMNS>;
+    constexpr int most = panels::whole * 64, bytes = 2 * panels::rest;
+    if constexpr (most > 0) mf__tile_step<BF16, most, ROWS>(reinterpret_cast<float (&)[most / 2]>(c), a, b, k);
+    if constexpr (panels::rest > 0)
+        mf__wgmma_r<BF16, panels::rest, 1>(reinterpret_cast<float (&)[panels::rest / 2]>(c[most / 2]), a,
+            mf__matrix_on(mf__matrix_columns<bytes>(b + panels::at(panels::whole, ROWS), 0), k * 16 * bytes));
+}
+
+/* Zeros rows [from, ROWS) of a tile, by `threads` threads numbered `thread`; then each must mf__proxy_fence and meet who reads. */
+template <int COLUMNS, int ROWS>
+static __device__ __forceinline__ void mf__tile_clear(mf_address tile, int from, int thread, int threads) {
+    using panels = mf_panels<COLUMNS>;
+    for (int i = thread; i < (ROWS - from) * (COLUMNS / 8); i += threads) {
+        const int row = from + i / (COLUMNS / 8), piece = i % (COLUMNS / 8), p = piece / 8;       /* rows move only within themselves */
+        const int bytes = p < panels::whole ? 128 : 2 * panels::rest;
+        const float zeros[4] = {};
+        mf__write16(tile + panels::at(p, ROWS) + row * bytes + (piece - 8 * p) * 16, zeros);
+    }
+}
+#endif
