@@ -12,9 +12,9 @@
 template <int COLUMNS> struct mf_panels {
     static constexpr int whole = COLUMNS / 64, rest = COLUMNS % 64;       /* panels of 64 columns; columns of the last one */
     static_assert(rest == 0 || rest == 16 || rest == 32);
-    static constexpr int bytes(int rows) { return rows * COLUMNS * 2; }
+    static __host__ __device__ constexpr int bytes(int rows) { return rows * COLUMNS * 2; }
     /* Where panel p of a tile of `rows` begins. */
-    static constexpr int at(int p, int rows) { return p * rows * 128; }
+    static __host__ __device__ constexpr int at(int p, int rows) { return p * rows * 128; }
 };
 
 /* The maps of an array that is read in such tiles. */
