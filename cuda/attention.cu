@@ -1,7 +1,8 @@
 /* attention.cu: packed attention: which kernel runs, and what a 16-bit one needs before it.
  *
  *   float32, exact or tf32             attention_exact.cu
- *   float32 with fp16 or bf16          q, k, v rounded to 16 bits here, rows padded with zeros to multiples of 8, then flash.cuh;
+ *   float32 with fp16 or bf16          q, k, v rounded to 16 bits here, rows padded with zeros to multiples of 8, v's with a one before
+ *                                      them (flash.cuh says what for), then flash.cuh;
  *                                      operands that are 16 bits already (args.operand) go there as they lie
  *   float64, any precision             attention_exact.cu, which rounds in double as the CPU does
  *
@@ -44,14 +45,15 @@ template <class T> static __device__ inline bool is_paired(const T *x, int64_t w
     return width % 2 == 0 && (uintptr_t)x % (2 * sizeof(T)) == 0;
 }
 
-/* A warp rounds a row. */
-template <class H> static __device__ inline void round_row(H *to, int64_t ld, const float *from, int width, bool paired, int lane) {
+/* A warp rounds a row; `after` comes in the column after the last, then zeros. */
+template <class H>
+static __device__ inline void round_row(H *to, int64_t ld, const float *from, int width, bool paired, int lane, float after = 0) {
 #pragma unroll 4
     for (int c = 2 * lane; c < ld; c += 64) {
         const two<float> x = load_two(from, c, width, paired);
         two<H> y;
-        y.x[0] = mf__to<H>(x.x[0]);
-        y.x[1] = mf__to<H>(x.x[1]);
+        y.x[0] = mf__to<H>(c == width ? after : x.x[0]);
+        y.x[1] = mf__to<H>(c + 1 == width ? after : x.x[1]);
         *(two<H> *)(to + c) = y;
     }
 }
@@ -101,7 +103,7 @@ template <class V, class D, class H> static __global__ void __launch_bounds__(25
             const float *q = (const float *)p.q, *k = (const float *)p.k;
             round_row((H *)p.q_to + row * p.ldq, p.ldq, q + row * p.dqk, p.dqk, is_paired(q, p.dqk), lane);
             round_row((H *)p.k_to + row * p.ldq, p.ldq, k + row * p.dqk, p.dqk, is_paired(k, p.dqk), lane);
-            round_row((H *)p.v_to + row * p.ldv, p.ldv, v + row * p.dv, p.dv, is_paired(v, p.dv), lane);
+            round_row((H *)p.v_to + row * p.ldv, p.ldv, v + row * p.dv, p.dv, is_paired(v, p.dv), lane, 1.0f);
         }
         if (!p.extents) continue;
         measure_row(&ignored, &v_square, v + row * ldv, p.dv, is_paired(v, ldv), lane);
@@ -165,11 +167,12 @@ static mf_status check(const mf_attention_args *a) {
     if (width > 0 && a->heads > INT_MAX / width)
         return mf__fail(MF_ESUPPORT, "attention: %lld heads of width %lld: a residue's row must stay under 2^31 elements", (long long)a->heads,
                         (long long)width);
-    const bool fits = a->dtype == MF_FLOAT32 && a->dqk > 0 && a->dv > 0 && a->ldq >= a->dqk && a->ldv >= a->dv && a->ldq % 8 == 0 &&
+    const bool fits = a->dtype == MF_FLOAT32 && a->dqk > 0 && a->dv > 0 && a->ldq >= a->dqk && a->ldv > a->dv && a->ldq % 8 == 0 &&
                       a->ldv % 8 == 0 && a->precision == (a->operand == MF_FLOAT16 ? MF_FP16 : MF_BF16);
     if (a->operand && !fits)
-        return mf__fail(MF_ESUPPORT, "attention: 16-bit operands of widths %lld, %lld in rows of %lld, %lld: rows of multiples of 8, their type as "
-                        "precision, and the rest float32 expected", (long long)a->dqk, (long long)a->dv, (long long)a->ldq, (long long)a->ldv);
+        return mf__fail(MF_ESUPPORT, "attention: 16-bit operands of widths %lld, %lld in rows of %lld, %lld: rows of multiples of 8, those of v with "
+                        "a column more, their type as precision, and the rest float32 expected",
+                        (long long)a->dqk, (long long)a->dv, (long long)a->ldq, (long long)a->ldv);
     return MF_OK;
 }
 
@@ -195,7 +198,7 @@ static mf_status fill_flash(mf_flash *f, mf_device *d, const mf_attention_args *
     f->dqk = (int)a->dqk;
     f->dv = (int)a->dv;
     f->ldq = a->operand ? a->ldq : padded(a->dqk);
-    f->ldv = a->operand ? a->ldv : padded(a->dv);
+    f->ldv = a->operand ? a->ldv : padded(a->dv + 1);
     f->sequences = a->packing->count;
     f->total = a->packing->total;
     f->longest = a->packing->longest;

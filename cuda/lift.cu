@@ -155,7 +155,7 @@ static __global__ void __launch_bounds__(256) lift_kernel(mf_ipa_sizes s, lift_i
         if (lane + 32 < pairs) v[c + s.values + lane + 32] = mf__to<T>(y_ahead[1]);
         for (int j = lane + 64; j < pairs; j += 32) v[c + s.values + j] = mf__to<T>(y[j]);
         for (int j = s.dqk + lane; j < s.ldq; j += 32) q[j] = k[j] = mf__to<T>(0.0f);
-        for (int j = s.dv + lane; j < s.ldv; j += 32) v[j] = mf__to<T>(0.0f);
+        for (int j = s.dv + lane; j < s.ldv; j += 32) v[j] = mf__to<T>(j == s.dv ? 1.0f : 0.0f);   /* weights are summed there */
     }
     __syncthreads();
     write_out(out.q + i * s.heads * s.ldq, q_rows, s.heads * s.ldq);

@@ -82,19 +82,28 @@ static int operand_type(const mf_tensor *q, const mf_tensor *v, int precision) {
     return precision == MF_FP16 ? MF_FLOAT16 : precision == MF_BF16 ? MF_BFLOAT16 : 0;
 }
 
-/* x (N, H, d) rounded, any view, in rows of a multiple of 8 that end in zeros. */
-static mf_status operand_of(mf_tensor **out, const mf_tensor *x, int type) {
-    const int64_t ld = (x->shape[2] + 7) / 8 * 8, shape[3] = {x->shape[0], x->shape[1], ld}, stride[3] = {x->shape[1] * ld, ld, 1};
-    mf_tensor *part;
-    MF_TRY(ld == x->shape[2] ? mf__new(out, x->device, type, 3, shape) : mf__new_zeros(out, x->device, type, 3, shape));
-    MF_TRY(mf__view(&part, *out, 3, x->shape, stride, 0));
-    mf_status status = mf_tensor_copy(part, x);
+/* x (N, H, d) rounded, any view, in rows of a multiple of 8 that end in zeros, or at least one `one`: the weights of v are summed there. */
+static mf_status operand_of(mf_tensor **out, const mf_tensor *x, int type, int one) {
+    const int64_t d = x->shape[2], ld = (d + one + 7) / 8 * 8;
+    const int64_t shape[3] = {x->shape[0], x->shape[1], ld}, stride[3] = {x->shape[1] * ld, ld, 1};
+    const int64_t rest[3] = {x->shape[0], x->shape[1], ld - d};
+    mf_tensor *part = NULL, *tail = NULL;
+    mf_status status;
+    MF_TRY(mf__new(out, x->device, type, 3, shape));
+    MF_TRY_OUT(mf__view(&part, *out, 3, x->shape, stride, 0));
+    MF_TRY_OUT(mf_tensor_copy(part, x));
+    if (ld > d) {
+        MF_TRY_OUT(mf__view(&tail, *out, 3, rest, stride, d));
+        status = mf_tensor_fill(tail, one);
+    }
+out:
     mf_tensor_release(part);
+    mf_tensor_release(tail);
     return status;
 }
 
 static mf_status make_operands(mf_call *c, int type) {
-    for (int i = Q; i <= V; i++) MF_TRY(operand_of(&c->saved[SAVED_OPERANDS + i], c->in[i], type));
+    for (int i = Q; i <= V; i++) MF_TRY(operand_of(&c->saved[SAVED_OPERANDS + i], c->in[i], type, i == V));
     c->keep = KEEP_IN(KEY_BIAS) | KEEP_OUT | KEEP_SAVED;
     return MF_OK;
 }

@@ -86,7 +86,8 @@ typedef struct mf_attention_args {
     /* operands that are 16 bits already (`cuda` only; attention, not pair_attention): */
     int operand;                  /* 0: q, k, v have `dtype`; else MF_FLOAT16 or MF_BFLOAT16, and `precision` says the same */
     int64_t ldq, ldv;             /* then row i, head h of q and k begins at element (i H + h) ldq, of v at (i H + h) ldv; both */
-                                  /* multiples of 8, zeros from the widths up to them; gradients stay as above, in `dtype` float32 */
+                                  /* multiples of 8, ldv > dv, zeros from dqk up to ldq; column dv of v holds ones, where the weights' */
+                                  /* sum comes out, those after it finite numbers; gradients as above, in `dtype` float32 */
 } mf_attention_args;
 
 /* Row-wise geometry: one small function per residue; widths in elements of each operand, in order.
@@ -119,7 +120,7 @@ typedef struct mf_ipa_args {
     int operand;                  /* of the lifted q, k, v: 0 `dtype`, else MF_FLOAT16 or MF_BFLOAT16, as in mf_attention_args */
     int halves, split;            /* the pair bias, the points as hi + lo: 0, or what hi is rounded to, MF_FP16 or MF_BF16 */
     int64_t heads, hidden, query_points, value_points, rank, dz; /* H, c, P, Pv, r, dz; r = 0: no pairs */
-    int64_t dqk, dv, ldq, ldv;    /* widths and rows of the lifted; ld = d where operand is 0 */
+    int64_t dqk, dv, ldq, ldv;    /* widths and rows of the lifted, v with its column of ones; ld = d where operand is 0 */
     double scale;                 /* of q . k */
     const mf_packing *packing;
     /* lift */
