@@ -73,7 +73,7 @@ inline void change(fiber *from, fiber *to) { mf__fiber_change(&from->sp, to->sp)
 #endif
 
 /* ---- the block that runs ---- */
-enum { RUNS, AT_BARRIER, IN_WARP, RETURNED };
+enum { RUNS, AT_BARRIER, IN_WARP, ASLEEP, RETURNED };
 struct thread {
     fiber *on;                    /* NULL before it starts */
     uint3 index;
@@ -83,6 +83,8 @@ struct thread {
     unsigned mask;                /* in a warp operation */
     mf__warp_act *act;
     void *mine;
+    const void *sleeps_on;        /* asleep */
+    int detail;
     void *site;                   /* where it was called */
 };
 struct warp {
@@ -126,7 +128,8 @@ void make_ready(thread *t) {
 }
 
 thread *take_ready() {
-    if (ready_count == 0) return nullptr;
+    while (ready_count == 0)
+        if (n_live == 0 || !mf__emulate_land()) return nullptr;
     if (random_state) {
         const int at = (ready_first + (int)(draw() % (uint64_t)ready_count)) & (MOST - 1);
         std::swap(ready[at], ready[ready_first]);
@@ -144,7 +147,8 @@ void print_waiting() {
         int last = i;
         while (last + 1 < n_threads && threads[last + 1].state == t->state && threads[last + 1].site == t->site
                && (t->state != IN_WARP || threads[last + 1].mask == t->mask)
-               && (t->state != AT_BARRIER || threads[last + 1].barrier == t->barrier)) last++;
+               && (t->state != AT_BARRIER || threads[last + 1].barrier == t->barrier)
+               && (t->state != ASLEEP || (threads[last + 1].sleeps_on == t->sleeps_on && threads[last + 1].detail == t->detail))) last++;
         fprintf(stderr, "    threads %d to %d: ", i, last);
         Dl_info where = {};
         if (t->state != RETURNED) dladdr(t->site, &where);
@@ -154,6 +158,8 @@ void print_waiting() {
                                                  t->kind ? ", counting" : "", where.dli_fname ? where.dli_fname : "?", offset);
         else if (t->state == IN_WARP) fprintf(stderr, "in a warp operation of mask %08x (addr2line -e %s %#lx)\n", t->mask,
                                               where.dli_fname ? where.dli_fname : "?", offset);
+        else if (t->state == ASLEEP) fprintf(stderr, "%s (addr2line -e %s %#lx)\n", mf__emulate_sleep_text(t->sleeps_on, t->detail),
+                                             where.dli_fname ? where.dli_fname : "?", offset);
         else fprintf(stderr, "can run\n");
         i = last + 1;
     }
@@ -316,6 +322,7 @@ void run_block() {
     first->on = take_fiber();
     enter(first);
     change(&main_fiber, first->on);
+    mf__emulate_block_ends();
     for (char *p = shared_now + shared_size; shared_size && p < shared_area + SHARED; p++)
         if (*p != (char)0xff) mf__emulate_abort("%s: wrote past the %lld bytes of dynamic shared memory", mf__emulate_where(), (long long)shared_size);
 }
@@ -384,6 +391,8 @@ void mf__emulate_fault(void *address, bool trap) {
 
 void *mf__emulate_shared() { return shared_now; }
 
+int64_t mf__emulate_shared_bytes() { return shared_size; }
+
 void mf__emulate_name(const char *kernel) { kernel_name = kernel; }
 
 const char *mf__emulate_kernel() { return kernel_name; }
@@ -401,6 +410,26 @@ int mf__emulate_barrier(int id, int expected, int kind, bool predicate) {
     if (!complete_barrier(id, expected) || random_state) wait();
     me->state = RUNS;
     return me->result;
+}
+
+void mf__emulate_sleep(const void *on, int detail, void *site) {
+    current->state = ASLEEP;
+    current->sleeps_on = on;
+    current->detail = detail;
+    current->site = site;
+    wait();
+}
+
+void mf__emulate_wake(const void *on, int detail) {
+    for (int i = 0; i < n_threads; i++)
+        if (threads[i].state == ASLEEP && threads[i].sleeps_on == on && threads[i].detail == detail) make_ready(&threads[i]);
+}
+
+bool mf__emulate_toss() { return random_state && draw() >> 63; }
+
+void mf__emulate_yield() {
+    make_ready(current);
+    wait();
 }
 
 void mf__emulate_arrive(int id, int expected) {
@@ -462,7 +491,7 @@ void mf__emulate_run(dim3 grid, dim3 block, int64_t shared_bytes, void (*run)(vo
     body = run;
     argument = with;
     shared_size = shared_bytes;
-    shared_now = (char *)((uintptr_t)(shared_area + SHARED - shared_bytes) & ~(uintptr_t)127);
+    shared_now = (char *)((uintptr_t)(shared_area + SHARED - shared_bytes) & ~(uintptr_t)1023);     /* tensor copies take 1024 */
     mf__emulate_open(true);
     in_kernel = true;
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
