@@ -4,12 +4,17 @@
  *     g++ -std=c++20 -O1 -DMF_EMULATE -isystem /usr/local/cuda/include -o hopper_test -x c++ spec/cuda/hopper_test.cu cuda/emulate/<all>.cpp -ldl
  *
  * One line a case: what, then how far it is off. Operands are small integers, so that every sum is exact and a right result is off by 0.
- * Ends with the number of cases that are wrong as its status. Waits are bounded on the device: a barrier that never turns is a wrong case. */
+ * Ends with the number of cases that are wrong as its status. Waits are bounded on the device: a barrier that never turns is a wrong case.
+ * In the emulator also what it says about mistakes. */
 #include "../../cuda/hopper.cuh"
 #include <cstdarg>
 #include <cstdlib>
 #include <string>
 #include <vector>
+#ifdef MF_EMULATE
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 #define CHECK(x)                                                                                    \
     do {                                                                                            \
@@ -74,6 +79,12 @@ static uint16_t rounded(bool bf16, float x) {
         memcpy(&bits, &y, 2);
     }
     return bits;
+}
+
+template <class H> static float element(const std::vector<uint16_t> &x, int index) {
+    H y;
+    memcpy((void *)&y, &x[(size_t)index], 2);
+    return (float)y;
 }
 
 static int wrong;
@@ -274,7 +285,7 @@ pipeline_kernel(const __grid_constant__ mf_map a, const __grid_constant__ mf_map
         if (warp == 0 && mf__elect()) {
             for (int chunk = 0; chunk < CHUNKS; chunk++) {
                 const int s = chunk % STAGES, round = chunk / STAGES;
-                wait(empty + 8 * s, round + 1 & 1);
+                wait(empty + 8 * s, (round + 1) & 1);
                 mf__bar_expect(full + 8 * s, (128 + WIDTH) * 128);
                 mf__map_copy(base + s * at::stage + at::a, &a, full + 8 * s, 64 * chunk, 1, row_a + (int)blockIdx.x * 128);
                 mf__map_copy(base + s * at::stage + at::b, &b, full + 8 * s, 64 * chunk, 1, row_b);
@@ -282,7 +293,7 @@ pipeline_kernel(const __grid_constant__ mf_map a, const __grid_constant__ mf_map
         } else if (warp == 1) {
             for (int chunk = 0; chunk < CHUNKS; chunk++) {
                 const int s = chunk % STAGES, round = chunk / STAGES;
-                wait(empty + 8 * s, round + 1 & 1);
+                wait(empty + 8 * s, (round + 1) & 1);
                 for (int i = lane; i < WIDTH; i += 32) mf__copy4(base + s * at::stage + at::bias + 4 * i, bias + chunk * WIDTH + i, true);
                 mf__bar_copied(full + 8 * s);
             }
@@ -315,6 +326,89 @@ pipeline_kernel(const __grid_constant__ mf_map a, const __grid_constant__ mf_map
     }
 #endif
 }
+
+#ifdef MF_EMULATE
+/* s = x x' (64 x 64 x 64) with something wrong. */
+enum { NOTHING, NO_WAIT, NO_COMMIT, NO_FENCE, OTHER_MAJOR, LEFT_RUNNING, OPERAND_LOST, NO_ARRIVAL, MANY_ARRIVALS, COPY_NOT_AWAITED, COPY_LEFT, NO_BARRIER, NOT_ALIGNED,
+       LANE_APART, MISTAKES };
+static __global__ void mistake_kernel(const __grid_constant__ mf_map map, int mistake, float *out) {
+    MF_SHARED(unsigned char, shared);
+    const mf_address x = mf__address(shared), bar = x + 8192;
+    const int thread = (int)threadIdx.x;
+    if (thread == 0 && mistake != NO_BARRIER) mf__bar_init(bar, 1);
+    __syncthreads();
+    if (thread == 0) {
+        if (mistake != NO_ARRIVAL) mf__bar_expect(bar, 8192);
+        if (mistake == MANY_ARRIVALS) mf__bar_arrive(bar);
+        mf__map_copy(x + (mistake == NOT_ALIGNED ? 128 : 0), &map, bar, 0, 0, 0);
+    }
+    if (mistake == COPY_LEFT) return;
+    if (mistake != COPY_NOT_AWAITED) mf__bar_await(bar, 0);
+    float s[32];
+    if (mistake != NO_FENCE) mf__wgmma_fence();
+    for (int k = 0; k < 64; k += 16) {
+        const mf_matrix left = part<128>(x, 8192, 0, mistake == LANE_APART && thread == 9 ? 8 : 0, k), right = part<128>(x, 8192, mistake == OTHER_MAJOR, 0, k);
+        mf__wgmma<false, 64, 0, 0>(s, left, right, k > 0);
+    }
+    if (mistake != NO_COMMIT) mf__wgmma_commit();
+    if (mistake == LEFT_RUNNING) return;
+    if (mistake == OPERAND_LOST) {
+        __syncthreads();
+        memset(x + 64 * thread, 0, 64);
+        __syncthreads();
+    }
+    if (mistake == NO_WAIT) {
+        out[thread] = s[0];
+        mf__wgmma_wait<0>();
+        return;
+    }
+    mf__wgmma_wait<0>();
+    out[thread] = s[0];
+    if (mistake == COPY_NOT_AWAITED) mf__bar_await(bar, 0);
+}
+
+static void mistakes() {
+    static const struct { int mistake; const char *what, *says; } cases[] = {
+        {NOTHING, "nothing", "ok"}, {NO_WAIT, "accumulators read before the wait", "not a number"}, {NO_COMMIT, "no commit", "nobody waited for a product"},
+        {NO_FENCE, "no fence", "no mf__wgmma_fence"}, {OTHER_MAJOR, "the other major", "is MN-major"}, {LEFT_RUNNING, "returns early", "nobody waited for a product"},
+        {OPERAND_LOST, "operand overwritten before the wait", "other numbers"}, {NO_ARRIVAL, "nobody arrives", "lacks 1 of 1 arrivals and -8192 bytes"},
+        {MANY_ARRIVALS, "two arrive where one should", "more than 1 arrivals"}, {COPY_NOT_AWAITED, "copy read before it landed", "not a number"},
+        {COPY_LEFT, "copy left alone", "nobody waited for a copy"}, {NO_BARRIER, "no barrier", "no barrier at byte 8192"},
+        {NOT_ALIGNED, "panel not aligned", "not at a multiple of 8 rows"}, {LANE_APART, "lanes that do not agree", "asks for another product"}};
+    static_assert(sizeof cases / sizeof *cases == MISTAKES);
+    std::vector<uint16_t> x(64 * 64);
+    std::vector<float> expected(128);
+    for (uint16_t &y : x) y = rounded(false, (float)small_integer());
+    for (int i = 0; i < 128; i++)                 /* s[0] of every thread */
+        for (int k = 0; k < 64; k++) expected[(size_t)i] += element<__half>(x, (i / 32 * 16 + i % 32 / 4) * 64 + k) * element<__half>(x, i % 4 * 2 * 64 + k);
+    const array<uint16_t> dx(x);
+    mf_map map;
+    if (mf__map_make(&map, dx.data, 64, 1, 64, 64, 64, 64) != MF_OK) abort();
+    for (const auto &c : cases) {
+        int ends[2];
+        if (pipe(ends)) abort();
+        fflush(stdout);
+        const pid_t child = fork();
+        if (child == 0) {
+            dup2(ends[1], 2);
+            const array<float> out(std::vector<float>(128, 7));
+            launch(mistake_kernel, 1, 128, 8192 + 8, map, c.mistake, out.data);
+            const double off = furthest(out.read(128), expected);
+            fputs(off == 0 ? "ok" : off == 1e30 ? "not a number" : "other numbers", stderr);
+            _Exit(0);
+        }
+        close(ends[1]);
+        std::string said;
+        char text[512];
+        for (ssize_t n; (n = read(ends[0], text, sizeof text)) > 0;) said.append(text, (size_t)n);
+        close(ends[0]);
+        waitpid(child, nullptr, 0);
+        const bool right = said.find(c.says) != std::string::npos;
+        say(std::string("mistake: ") + c.what, !right);
+        if (!right) printf("    %s\n", said.c_str());
+    }
+}
+#endif
 
 /* ---- cases ---- */
 static void copies() {
@@ -443,6 +537,12 @@ template <bool BOUNDED> static void pipeline() {
 }
 
 int main() {
+    cudaDeviceProp properties;
+    CHECK(cudaGetDeviceProperties(&properties, 0));
+    if (properties.major * 10 + properties.minor != 90) {
+        printf("skipped: %s has compute capability %d.%d\n", properties.name, properties.major, properties.minor);
+        return 0;
+    }
     copies();
     products<false, 64>();
     products<false, 8>();
@@ -455,6 +555,9 @@ int main() {
     chain();
     pipeline<true>();
     if (!wrong) pipeline<false>();
+#ifdef MF_EMULATE
+    if (!getenv("MOONFOLD_EMULATE_ORDER")) mistakes();         /* of random order only some show */
+#endif
     printf("%d wrong\n", wrong);
     return wrong > 98 ? 98 : wrong;
 }
