@@ -22,7 +22,7 @@ local o = command.parse(arg, {
   { "lengths", "integers", options.OPTIONAL, "residues; each case has its own by default" },
   { "batches", "paths", options.OPTIONAL, "packs, as 39x512; on a GPU 39x512 and 28x128" },
   { "widths", "paths", { "154x228", "64x64", "256x256" }, "of the kernel case: query and value" },
-  { "mode", "string", "flash_1d_bias", "of the profile case's model" },
+  { "mode", "string", "flash_1d_bias", "of the profile case's model, or layer" },
   { "blocks", "integer", 6, "of the model" },
   { "node", "integer", 256, "channels of the model" },
   { "neighbours", "integer", 20, "of each residue in the model" },

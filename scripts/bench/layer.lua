@@ -22,25 +22,13 @@ end
 return function(o, report)
   local measure = o.measure
   local lengths = o.lengths or o.gpu and { 128, 256, 512, 1024, 2048, 4096, 8192, 16384 } or { 256, 512, 1024, 2048 }
-  local widths = { dim = 256, edge = 128, heads = 8, hidden = 128, query_points = 8, value_points = 12 }
-  local dense = measure.fill(mf.nn.dense_ipa(widths), 1)
-  widths.rank = 2
-  local flash = measure.fill(mf.nn.ipa(widths), 1)
+  local dense = measure.fill(mf.nn.dense_ipa { dim = 256, edge = 128 }, 1)
+  local flash = measure.fill(mf.nn.ipa(measure.widths), 1)
 
-  local function leaf(...) return mf.randn(...):to(o.device):require_grad() end
   local function one(name, layer, pack, pairs)
-    local packing = mf.packing(pack)
-    local n = packing:total()
-    local frames = { R = mf.random.rotations(n):to(o.device), t = measure.walk(n, 0.1) }
-    local call = { s = leaf(n, 256), frames = frames, packing = packing }
-    if pairs then call.pair = leaf(packing:pairs(), 128)
-    else call.pair = { leaf(n, 2, 128), leaf(n, 2, 128) } end
-    local g = mf.randn(n, 256):to(o.device)
+    local call, g = measure.layer_call(pack, pairs)
     local function forward(x) return layer(x) end
-    local function both(x, cotangent)
-      layer(x):backward(cotangent)
-      measure.clear(layer, { x.s, unpack(pairs and { x.pair } or x.pair) })
-    end
+    local function both(x, cotangent) measure.layer_both(layer, x, cotangent) end
     local f = mf.no_grad(measure.try, name, forward, call)
     local fg = mf.no_grad(measure.graph, name, forward, call)
     local fb = measure.try(name, both, call, g)

@@ -100,5 +100,21 @@ return function(o)
     return out.translations:square():mean() + out.rotations:square():mean()
   end
 
+  -- The default layer; what one is asked for a pack, dense pairs or factors, and a cotangent of its result.
+  M.widths = { dim = 256, edge = 128, heads = 8, hidden = 128, query_points = 8, value_points = 12, rank = 2 }
+  function M.layer_call(pack, pairs)
+    local function leaf(...) return mf.randn(...):to(o.device):require_grad() end
+    local packing = mf.packing(pack)
+    local n = packing:total()
+    local frames = { R = mf.random.rotations(n):to(o.device), t = M.walk(n, 0.1) }
+    local pair = pairs and leaf(packing:pairs(), 128) or { leaf(n, 2, 128), leaf(n, 2, 128) }
+    return { s = leaf(n, 256), frames = frames, packing = packing, pair = pair }, mf.randn(n, 256):to(o.device)
+  end
+  function M.layer_both(layer, call, cotangent)
+    layer(call):backward(cotangent)
+    local pair = call.pair
+    M.clear(layer, { call.s, unpack(mf.is_tensor(pair) and { pair } or pair) })
+  end
+
   return M
 end
