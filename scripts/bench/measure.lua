@@ -49,16 +49,23 @@ return function(o)
     return peak, peak - before
   end
 
+  -- The lengths of 39x512, thirty-nine chains, or 64x64-512, from the one to the other; of 512 alone, one chain.
+  function M.pack(text)
+    local n, first, last = text:match "^(%d+)x(%d+)%-?(%d*)$"
+    if not n then n, first, last = "1", text:match "^(%d+)$", "" end
+    if not first then error(("bench: batches: '%s' is not like 39x512 or 64x64-512"):format(text), 0) end
+    n, first, last = tonumber(n), tonumber(first), tonumber(last) or tonumber(first)
+    local pack = {}
+    for i = 1, n do pack[i] = math.floor(first + (last - first) * (i - 1) / math.max(n - 1, 1) + 0.5) end
+    return pack
+  end
+
   -- The packs of a case: one chain of each length, then the batches. A list of { name, lengths }.
   function M.packs(lengths, batches)
     local list = {}
     for _, length in ipairs(o.lengths or lengths) do list[#list + 1] = { ("L=%d"):format(length), { length } } end
     for _, text in ipairs(o.batches or o.gpu and batches or {}) do
-      local n, length = text:match "^(%d+)x(%d+)$"
-      if not n then error(("bench: batches: '%s' is not like 39x512"):format(text), 0) end
-      local pack = {}
-      for i = 1, tonumber(n) do pack[i] = tonumber(length) end
-      list[#list + 1] = { ("%sx%s"):format(n, length), pack }
+      list[#list + 1] = { text, M.pack(text) }
     end
     return list
   end

@@ -1,5 +1,5 @@
--- Where a training step's time goes on a GPU, or with mode=layer one IPA layer's, kernel by kernel, beside what the device's peak rates allow; then the kernels' sum
--- against the whole step as a graph: what is left over is gaps between kernels.
+-- Where a training step's time goes on a GPU, or with mode=layer one IPA layer's, kernel by kernel, beside what the device's peak
+-- rates allow; then the kernels' sum against the whole step as a graph: what is left over is gaps between kernels.
 local mf = require "moonfold"
 
 return function(o, report)
