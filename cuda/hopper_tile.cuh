@@ -1,8 +1,8 @@
 /* hopper_tile.cuh: what the attention kernels for sm_90a share: tiles in shared memory as the copy engine lays them and wgmma reads them.
  *
  * A tile of ROWS rows and COLUMNS columns of 16 bits is COLUMNS / 64 panels of 64 columns one after the other (ROWS x 128 bytes), and for the
- * rest of 32 or 16 columns a panel of that width: so 160 columns take 320 bytes a row, not 384. The tile begins at a multiple of 1024
- * bytes, ROWS is a multiple of 8. Columns beyond the array's rows are zeros; rows beyond a sequence's end are those of the next
+ * rest of 32 or 16 columns a panel of that width, for 48 one of each: so 160 columns take 320 bytes a row, not 384. The tile begins at a
+ * multiple of 1024 bytes, ROWS is a multiple of 8. Columns beyond the array's rows are zeros; rows beyond a sequence's end are those of the next
  * sequence, which who reads them has to mask. */
 #ifndef MF_CUDA_HOPPER_TILE_CUH
 #define MF_CUDA_HOPPER_TILE_CUH
@@ -10,21 +10,23 @@
 #include "hopper.cuh"
 
 template <int COLUMNS> struct mf_panels {
-    static constexpr int whole = COLUMNS / 64, rest = COLUMNS % 64;       /* panels of 64 columns; columns of the last one */
+    static constexpr int whole = COLUMNS / 64;                            /* panels of 64 columns; columns of the next two */
+    static constexpr int rest = COLUMNS % 64 == 48 ? 32 : COLUMNS % 64, last = COLUMNS % 64 == 48 ? 16 : 0;
     static_assert(rest == 0 || rest == 16 || rest == 32);
     static __host__ __device__ constexpr int bytes(int rows) { return rows * COLUMNS * 2; }
     /* Where panel p of a tile of `rows` begins. */
-    static __host__ __device__ constexpr int at(int p, int rows) { return p * rows * 128; }
+    static __host__ __device__ constexpr int at(int p, int rows) { return p <= whole ? p * rows * 128 : rows * (whole * 128 + 64); }
 };
 
 /* The maps of an array that is read in such tiles. */
 struct mf_maps {
-    mf_map whole, rest;
+    mf_map whole, rest, last;
 };
 template <int COLUMNS> static mf_status mf__maps_make(mf_maps *to, const void *base, int64_t heads, int64_t rows, int64_t ld, int box_rows) {
     using panels = mf_panels<COLUMNS>;
     if (panels::whole > 0) MF_TRY(mf__map_make(&to->whole, base, ld, heads, rows, ld, 64, box_rows));
     if (panels::rest > 0) MF_TRY(mf__map_make(&to->rest, base, ld, heads, rows, ld, panels::rest, box_rows));
+    if (panels::last > 0) MF_TRY(mf__map_make(&to->last, base, ld, heads, rows, ld, panels::last, box_rows));
     return MF_OK;
 }
 /* One thread: begins to copy a tile of ROWS (the maps' box_rows); `bar` is to expect panels::bytes(ROWS). */
@@ -34,28 +36,31 @@ static __device__ __forceinline__ void mf__tile_fetch(mf_address to, const mf_ma
 #pragma unroll
     for (int p = 0; p < panels::whole; p++) mf__map_copy(to + panels::at(p, ROWS), &maps->whole, bar, 64 * p, head, row);
     if (panels::rest > 0) mf__map_copy(to + panels::at(panels::whole, ROWS), &maps->rest, bar, 64 * panels::whole, head, row);
+    if (panels::last > 0) mf__map_copy(to + panels::at(panels::whole + 1, ROWS), &maps->last, bar, 64 * panels::whole + 32, head, row);
 }
 
+/* One panel of the next. */
+template <bool BF16, int N, int BYTES>
+static __device__ __forceinline__ void mf__panel_nt(float (&c)[N / 2], mf_address a, mf_address b, bool add) {
+    const mf_matrix left = mf__matrix_rows<BYTES>(a), right = mf__matrix_rows<BYTES>(b);
+#pragma unroll
+    for (int k = 0; k < BYTES / 32; k++) mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(left, 32 * k), mf__matrix_on(right, 32 * k), add || k > 0);
+}
 /* c (+)= a b' on 64 x N over K columns of both: rows from a_row on (a multiple of 8) of tile a (A_ROWS rows), from b_row on of tile b. */
 template <bool BF16, int N, int K, int A_ROWS, int B_ROWS>
 static __device__ __forceinline__ void mf__tiles_nt(float (&c)[N / 2], mf_address a, int a_row, mf_address b, int b_row, bool add) {
     using panels = mf_panels<K>;
 #pragma unroll
-    for (int p = 0; p < panels::whole; p++) {
-        const mf_matrix left = mf__matrix_rows<128>(a + panels::at(p, A_ROWS) + a_row * 128);
-        const mf_matrix right = mf__matrix_rows<128>(b + panels::at(p, B_ROWS) + b_row * 128);
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(left, 32 * k), mf__matrix_on(right, 32 * k), add || p > 0 || k > 0);
-    }
+    for (int p = 0; p < panels::whole; p++)
+        mf__panel_nt<BF16, N, 128>(c, a + panels::at(p, A_ROWS) + a_row * 128, b + panels::at(p, B_ROWS) + b_row * 128, add || p > 0);
     if constexpr (panels::rest > 0) {
         constexpr int bytes = 2 * panels::rest;
-        const mf_matrix left = mf__matrix_rows<bytes>(a + panels::at(panels::whole, A_ROWS) + a_row * bytes);
-        const mf_matrix right = mf__matrix_rows<bytes>(b + panels::at(panels::whole, B_ROWS) + b_row * bytes);
-#pragma unroll
-        for (int k = 0; k < panels::rest / 16; k++)
-            mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(left, 32 * k), mf__matrix_on(right, 32 * k), add || panels::whole > 0 || k > 0);
+        mf__panel_nt<BF16, N, bytes>(c, a + panels::at(panels::whole, A_ROWS) + a_row * bytes,
+            b + panels::at(panels::whole, B_ROWS) + b_row * bytes, add || panels::whole > 0);
     }
+    if constexpr (panels::last > 0)
+        mf__panel_nt<BF16, N, 32>(c, a + panels::at(panels::whole + 1, A_ROWS) + a_row * 32,
+            b + panels::at(panels::whole + 1, B_ROWS) + b_row * 32, true);
 }
 
 /* Step k of 16 rows of c += a b on 64 x N: a in registers; b the columns from 0 on of a tile of ROWS rows, all in panels of 64. */
@@ -63,7 +68,7 @@ template <bool BF16, int N, int ROWS>
 static __device__ __forceinline__ void mf__tile_step(float (&c)[N / 2], const uint32_t (&a)[4], mf_address b, int k) {
     mf__wgmma_r<BF16, N, 1>(c, a, mf__matrix_on(mf__matrix_columns<128>(b, ROWS * 128), k * 16 * 128));
 }
-/* The same where the tile's last columns are a narrower panel: two products. */
+/* The same where the tile's last columns are in narrower panels: two or three products. */
 template <bool BF16, int COLUMNS, int ROWS>
 static __device__ __forceinline__ void mf__panels_step(float (&c)[COLUMNS / 2], const uint32_t (&a)[4], mf_address b, int k) {
     using panels = mf_panels<COLUMNS>;
@@ -72,6 +77,9 @@ static __device__ __forceinline__ void mf__panels_step(float (&c)[COLUMNS / 2], 
     if constexpr (panels::rest > 0)
         mf__wgmma_r<BF16, panels::rest, 1>(reinterpret_cast<float (&)[panels::rest / 2]>(c[most / 2]), a,
             mf__matrix_on(mf__matrix_columns<bytes>(b + panels::at(panels::whole, ROWS), 0), k * 16 * bytes));
+    if constexpr (panels::last > 0)
+        mf__wgmma_r<BF16, 16, 1>(reinterpret_cast<float (&)[8]>(c[most / 2 + 16]), a,
+            mf__matrix_on(mf__matrix_columns<32>(b + panels::at(panels::whole + 1, ROWS), 0), k * 16 * 32));
 }
 
 /* Zeros rows [from, ROWS) of a tile, by `threads` threads numbered `thread`; then each must mf__proxy_fence and meet who reads. */
@@ -79,10 +87,12 @@ template <int COLUMNS, int ROWS>
 static __device__ __forceinline__ void mf__tile_clear(mf_address tile, int from, int thread, int threads) {
     using panels = mf_panels<COLUMNS>;
     for (int i = thread; i < (ROWS - from) * (COLUMNS / 8); i += threads) {
-        const int row = from + i / (COLUMNS / 8), piece = i % (COLUMNS / 8), p = piece / 8;       /* rows move only within themselves */
-        const int bytes = p < panels::whole ? 128 : 2 * panels::rest;
+        const int row = from + i / (COLUMNS / 8), piece = i % (COLUMNS / 8);                      /* rows move only within themselves */
+        const int p = piece < 8 * panels::whole + panels::rest / 8 ? piece / 8 : panels::whole + 1;
+        const int bytes = p < panels::whole ? 128 : p == panels::whole ? 2 * panels::rest : 2 * panels::last;
+        const int first = p <= panels::whole ? 8 * p : 8 * panels::whole + panels::rest / 8;
         const float zeros[4] = {};
-        mf__write16(tile + panels::at(p, ROWS) + row * bytes + (piece - 8 * p) * 16, zeros);
+        mf__write16(tile + panels::at(p, ROWS) + row * bytes + (piece - first) * 16, zeros);
     }
 }
 #endif

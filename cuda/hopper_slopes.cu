@@ -1,0 +1,318 @@
+/* hopper_slopes.cu: fused attention for sm_90a, backward, every bit the same each time.
+ *
+ *   P = exp(Q K' + key_bias - lse),  dP = dO V',  dS = P (dP - delta)
+ *   dQ = dS K,  dK = dS' Q,  dV = P' dO,  dkey_bias = column sums of dS             per sequence and head; all written with '='
+ *
+ * Each gradient is made as the forward makes `out`: a block owns 128 rows of one side, the rows of the other side pass in tiles, weights
+ * become operands in the registers in which their product left them, and nothing goes through shared memory twice or by atomics.
+ *
+ *   block owns         passing            makes, a tile                                         columns of products
+ *   queries Q, dO      keys K, V          S = Q K',  dP = dO V',   dQ += dS K                   2 d_qk + d_v
+ *   keys K, V          queries Q, dO      S' = K Q', dP' = V dO',  dK += dS' Q, row sums        2 d_qk + d_v
+ *   keys K             queries Q, dO      S' = K Q',               dV += P' dO                  d_qk + d_v
+ *   keys K, V          queries Q, dO      dK and dV at once, where both fit into registers      2 d_qk + 2 d_v
+ *
+ * so 5 d_qk + 3 d_v columns (narrow: 4 d_qk + 3 d_v) where sums by atomics need 3 d_qk + 2 d_v; operations are 2 L^2 times that a head.
+ *
+ * Threads. A warpgroup that fetches: one warp the tiles of width d_qk, one those of d_v, by bulk copies, one what goes with a row that passes
+ * (bias, or lse and delta). Two warpgroups that multiply, 64 owned rows each. Blocks stay and take one (tile, head) after another; who
+ * fetches runs ahead of who multiplies by what the shared memory holds.
+ *
+ * Within a tile a warpgroup takes exponentials of S while dP is under way, and queues S and dP of the next tile behind the last product, so
+ * that the matrix unit is never without work for long.
+ *
+ * Numerics as in flash_backward.cu: sums, P, dS, lse float32; P and dS rounded when they become operands, in float16 P times 2^15. */
+#include "hopper_tile.cuh"
+
+/* What a block makes of its rows. */
+enum mf_slopes_role { MF_SLOPES_Q, MF_SLOPES_K, MF_SLOPES_V, MF_SLOPES_KV };
+
+/* One: the operands of width d_qk, two: those of d_v; own: 128 rows that stay, else N that pass, in FIRST and SECOND copies. */
+template <int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE> struct mf_slopes_layout {
+    static constexpr bool slope = ROLE != MF_SLOPES_V, weight = ROLE == MF_SLOPES_V || ROLE == MF_SLOPES_KV;   /* multiplies dS, P */
+    static constexpr int rows = 128, one = (DQK + 15) / 16 * 16, two = weight ? (DV + 63) / 64 * 64 : (DV + 15) / 16 * 16;
+    static __host__ __device__ constexpr int up(int bytes) { return (bytes + 1023) / 1024 * 1024; }
+    static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = slope ? mf_panels<two>::bytes(rows) : 0;
+    static constexpr int pass_one = mf_panels<one>::bytes(N), pass_two = mf_panels<two>::bytes(N);
+    static constexpr int step_one = up(pass_one), step_two = up(pass_two);
+    static constexpr int at_own_two = up(own_one), at_one = at_own_two + up(own_two), at_two = at_one + FIRST * step_one;
+    static constexpr int floats = at_two + (SECOND - 1) * step_two + pass_two, bars = floats + FIRST * 2 * N * 4;
+    static constexpr int bytes = bars + 8 * (4 + 2 * FIRST + 2 * SECOND);
+    static_assert(N % 16 == 0 && bars % 8 == 0);
+};
+
+/* Barriers of the pieces of a block's shared memory: each is full, then free again. */
+struct mf_slopes_piece {
+    mf_address full, free;
+};
+/* Which copy of a piece comes next, and the parity of its full barrier. */
+template <int COPIES> struct mf_slopes_turn {
+    int copy = 0, parity = 0;
+    __device__ __forceinline__ void next() {
+        if (++copy == COPIES) copy = 0, parity ^= 1;
+    }
+};
+
+struct mf_slopes_maps {
+    mf_maps own_one, own_two, one, two;
+};
+
+template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE>
+static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_flash f, const __grid_constant__ mf_slopes_maps maps) {
+#if MF_HAS_WGMMA
+    using at = mf_slopes_layout<DQK, DV, N, FIRST, SECOND, ROLE>;
+    constexpr bool keys = ROLE != MF_SLOPES_Q;
+    MF_SHARED(unsigned char, shared);
+    const mf_address base = mf__address(shared);
+    auto piece = [&](int i) { return mf_slopes_piece{base + at::bars + 16 * i, base + at::bars + 16 * i + 8}; };
+    const mf_slopes_piece own_one = piece(0), own_two = piece(1);
+    auto one = [&](int copy) { return piece(2 + copy); };
+    auto two = [&](int copy) { return piece(2 + FIRST + copy); };
+    const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0) % 4;
+    const int lane = threadIdx.x & 31;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2 + FIRST + SECOND; i++) {
+            mf__bar_init(piece(i).full, i >= 2 && i < 2 + FIRST ? 2 : 1);         /* copies; the floats of a row */
+            mf__bar_init(piece(i).free, 8);
+        }
+        mf__bar_init_seen();
+    }
+    __syncthreads();
+    const int64_t slots = f.total / at::rows + f.sequences, works = slots * f.heads;
+
+    if (group == 0) {
+        mf__registers_less<24>();
+        if (warp == 0 || (warp == 1 && (at::slope || at::weight))) {              /* tiles: warp 0 those of d_qk, warp 1 those of d_v */
+            mf_slopes_turn<1> own;
+            mf_slopes_turn<FIRST> turn_one;
+            mf_slopes_turn<SECOND> turn_two;
+            for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
+                const int head = (int)(work / slots);
+                const mf_place place = mf__flash_place(f, work % slots, at::rows);
+                if (place.start >= place.length) continue;
+                if (lane == 0 && warp == 0) {
+                    mf__bar_await(own_one.free, own.parity ^ 1);
+                    mf__bar_expect(own_one.full, at::own_one);
+                    mf__tile_fetch<at::one, at::rows>(base, &maps.own_one, own_one.full, head, place.first + place.start);
+                    for (int j = 0; j < place.length; j += N) {
+                        const mf_slopes_piece to = one(turn_one.copy);
+                        mf__bar_await(to.free, turn_one.parity ^ 1);
+                        mf__bar_expect(to.full, at::pass_one);
+                        mf__tile_fetch<at::one, N>(base + at::at_one + turn_one.copy * at::step_one, &maps.one, to.full, head,
+                            place.first + j);
+                        turn_one.next();
+                    }
+                }
+                if (lane == 0 && warp == 1) {
+                    if constexpr (at::slope) {
+                        mf__bar_await(own_two.free, own.parity ^ 1);
+                        mf__bar_expect(own_two.full, at::own_two);
+                        mf__tile_fetch<at::two, at::rows>(base + at::at_own_two, &maps.own_two, own_two.full, head, place.first + place.start);
+                    }
+                    for (int j = 0; j < place.length; j += N) {
+                        const mf_slopes_piece to = two(turn_two.copy);
+                        mf__bar_await(to.free, turn_two.parity ^ 1);
+                        mf__bar_expect(to.full, at::pass_two);
+                        mf__tile_fetch<at::two, N>(base + at::at_two + turn_two.copy * at::step_two, &maps.two, to.full, head,
+                            place.first + j);
+                        turn_two.next();
+                    }
+                }
+                __syncwarp();
+                own.next();
+            }
+        } else if (warp == 2) {                                                   /* floats: bias of keys, or lse and delta of queries */
+            mf_slopes_turn<FIRST> turn;
+            for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
+                const int head = (int)(work / slots);
+                const mf_place place = mf__flash_place(f, work % slots, at::rows);
+                if (place.start >= place.length) continue;
+                for (int j = 0; j < place.length; j += N) {
+                    float x[(N + 31) / 32], y[(N + 31) / 32];
+#pragma unroll
+                    for (int r = 0; r < (N + 31) / 32; r++) {
+                        const int i = j + lane + 32 * r;
+                        const int64_t row = (place.first + i) * f.heads + head;
+                        if (i < place.length) {
+                            if constexpr (keys) {
+                                const float lse = f.lse[row];
+                                x[r] = lse == -INFINITY ? INFINITY : fmaf(lse, MF_LOG2E, at::weight && !BF16 ? -15.0f : 0.0f);
+                                y[r] = at::slope ? f.delta[row] : 0.0f;
+                            } else x[r] = f.key_bias ? f.key_bias[row] * MF_LOG2E : 0.0f, y[r] = 0.0f;
+                        } else x[r] = keys ? INFINITY : -INFINITY, y[r] = 0.0f;
+                    }
+                    mf__bar_await(one(turn.copy).free, turn.parity ^ 1);
+                    const mf_address to = base + at::floats + turn.copy * 8 * N + 4 * lane;
+#pragma unroll
+                    for (int r = 0; r < (N + 31) / 32; r++)
+                        if (N % 32 == 0 || lane + 32 * r < N) {
+                            mf__write(to + 128 * r, x[r]);
+                            if (keys && at::slope) mf__write(to + 4 * N + 128 * r, y[r]);
+                        }
+                    __syncwarp();
+                    if (lane == 0) mf__bar_arrive(one(turn.copy).full);
+                    turn.next();
+                }
+            }
+        }
+    } else {
+        mf__registers_more<240>();
+        const int g = lane >> 2, t = lane & 3, consumer = group - 1;
+        const float unit = at::weight && !BF16 ? 1.0f / 32768 : 1.0f, back = 1.0f / *f.scale;     /* of P */
+        mf_slopes_turn<1> own;
+        mf_slopes_turn<FIRST> turn_one;
+        mf_slopes_turn<SECOND> turn_two;
+        auto release = [&](mf_address bar) {
+            if (lane == 0) mf__bar_arrive(bar);
+        };
+        for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
+            const int head = (int)(work / slots);
+            const mf_place place = mf__flash_place(f, work % slots, at::rows);
+            if (place.start >= place.length) continue;
+            const int first = place.start + consumer * 64 + warp * 16 + g, tiles = (place.length + N - 1) / N;
+            const int64_t row0 = place.first * f.heads + head;
+            float shift[2], delta[2], sum[2] = {0, 0};          /* keys: of the bias; queries: of lse */
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int i = first + 8 * h;
+                const int64_t row = row0 + (int64_t)i * f.heads;
+                const bool inside = i < place.length;
+                if constexpr (keys) {
+                    shift[h] = inside && f.key_bias ? f.key_bias[row] * MF_LOG2E : 0.0f;
+                    delta[h] = 0.0f;
+                } else {
+                    const mf_backward_row<true> query(inside ? f.lse[row] : 0.0f, inside ? f.delta[row] : 0.0f, inside);
+                    shift[h] = query.lse;
+                    delta[h] = query.delta;
+                }
+            }
+            float slopes[at::slope ? DQK / 2 : 1], weights[at::weight ? DV / 2 : 1];
+#pragma unroll
+            for (float &x : slopes) x = 0;
+#pragma unroll
+            for (float &x : weights) x = 0;
+            mf__bar_await(own_one.full, own.parity);
+            if constexpr (at::slope) mf__bar_await(own_two.full, own.parity);
+            for (int tile = 0; tile < tiles; tile++) {
+                const mf_slopes_piece this_one = one(turn_one.copy), this_two = two(turn_two.copy);
+                const mf_address tile_one = base + at::at_one + turn_one.copy * at::step_one;
+                const mf_address tile_two = base + at::at_two + turn_two.copy * at::step_two;
+                mf__bar_await(this_one.full, turn_one.parity);
+                if (const int left = place.length - tile * N; left < N) {         /* rows past the end become zeros */
+                    mf__bar_await(this_two.full, turn_two.parity);
+                    mf__tile_clear<at::one, N>(tile_one, left, threadIdx.x - 128, 256);
+                    mf__tile_clear<at::two, N>(tile_two, left, threadIdx.x - 128, 256);
+                    mf__proxy_fence();
+                    mf__barrier(1, 256);
+                }
+                float s[N / 2], dp[at::slope ? N / 2 : 1];
+                mf__wgmma_fence();
+                mf__tiles_nt<BF16, N, at::one, at::rows, N>(s, base, 64 * consumer, tile_one, 0, false);
+                mf__wgmma_commit();
+                if constexpr (at::slope) {
+                    mf__bar_await(this_two.full, turn_two.parity);
+                    mf__wgmma_fence();
+                    mf__tiles_nt<BF16, N, at::two, at::rows, N>(dp, base + at::at_own_two, 64 * consumer, tile_two, 0, false);
+                    mf__wgmma_commit();
+                }
+                mf__wgmma_wait<at::slope ? 1 : 0>();
+                mf__keep(s);
+                const mf_address floats = base + at::floats + turn_one.copy * 8 * N + 8 * t;
+#pragma unroll
+                for (int n = 0; n < N / 8; n++) {
+                    const float2 column = mf__read2(floats + 32 * n);
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        float *x = s + 4 * n + 2 * h;
+                        x[0] = mf__exp2(fmaf(x[0], MF_LOG2E, keys ? shift[h] : column.x) - (keys ? column.x : shift[h]));
+                        x[1] = mf__exp2(fmaf(x[1], MF_LOG2E, keys ? shift[h] : column.y) - (keys ? column.y : shift[h]));
+                    }
+                }
+                if constexpr (!at::slope) release(this_one.free);
+                if (tile + 1 == tiles) release(own_one.free);
+                uint32_t p[N / 16][4], ds[N / 16][4];
+                if constexpr (at::weight) {
+#pragma unroll
+                    for (int i = 0; i < N / 4; i++) p[i / 4][i % 4] = mf__pack<BF16>(s[2 * i], s[2 * i + 1]);
+                    if constexpr (!at::slope) mf__bar_await(this_two.full, turn_two.parity);
+                    mf__wgmma_fence();
+#pragma unroll
+                    for (int k = 0; k < N / 16; k++) mf__tile_step<BF16, DV, N>(weights, p[k], tile_two, k);
+                    mf__wgmma_commit();
+                }
+                if constexpr (at::slope) {
+                    mf__wgmma_wait<at::weight ? 1 : 0>();
+                    mf__keep(dp);
+                    if constexpr (!at::weight) release(this_two.free);
+                    if (tile + 1 == tiles) release(own_two.free);
+#pragma unroll
+                    for (int n = 0; n < N / 8; n++) {
+                        const float2 column = keys ? mf__read2(floats + 4 * N + 32 * n) : make_float2(0, 0);
+#pragma unroll
+                        for (int h = 0; h < 2; h++) {
+                            const float *x = s + 4 * n + 2 * h, *y = dp + 4 * n + 2 * h;
+                            const float a = x[0] * unit * (y[0] - (keys ? column.x : delta[h]));
+                            const float b = x[1] * unit * (y[1] - (keys ? column.y : delta[h]));
+                            if constexpr (keys) sum[h] += a + b;
+                            ds[n / 2][n % 2 * 2 + h] = mf__pack<BF16>(a, b);
+                        }
+                    }
+                    mf__wgmma_fence();
+#pragma unroll
+                    for (int k = 0; k < N / 16; k++) mf__panels_step<BF16, DQK, N>(slopes, ds[k], tile_one, k);
+                    mf__wgmma_commit();
+                }
+                mf__wgmma_wait<0>();
+                if constexpr (at::slope) {
+                    mf__keep(slopes);
+                    release(this_one.free);
+                }
+                if constexpr (at::weight) {
+                    mf__keep(weights);
+                    release(this_two.free);
+                }
+                turn_one.next();
+                turn_two.next();
+            }
+            own.next();
+
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int i = first + 8 * h;
+                if constexpr (keys && at::slope) {
+                    sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 1);
+                    sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 2);
+                }
+                if (i >= place.length) continue;
+                const int64_t row = row0 + (int64_t)i * f.heads;
+                float *const to = keys ? f.dk : f.dq;
+                if (at::slope && to)
+#pragma unroll
+                    for (int n = 0; n < DQK / 8; n++)
+                        mf__put2(to + row * f.dqk, n * 8 + 2 * t, f.dqk, slopes[at::slope ? 4 * n + 2 * h : 0] * back,
+                            slopes[at::slope ? 4 * n + 2 * h + 1 : 0] * back);
+                if (at::weight && f.dv_)
+#pragma unroll
+                    for (int n = 0; n < DV / 8; n++)
+                        mf__put2(f.dv_ + row * f.dv, n * 8 + 2 * t, f.dv, weights[at::weight ? 4 * n + 2 * h : 0] * (back * unit),
+                            weights[at::weight ? 4 * n + 2 * h + 1 : 0] * (back * unit));
+                if (keys && at::slope && f.dkey_bias && t == 0) f.dkey_bias[row] = sum[h] * back;
+            }
+        }
+    }
+#endif
+}
+
+template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE>
+static mf_status slopes_launch(mf_device *d, const mf_flash *f) {
+    using at = mf_slopes_layout<DQK, DV, N, FIRST, SECOND, ROLE>;
+    constexpr bool keys = ROLE != MF_SLOPES_Q;
+    mf_slopes_maps maps = {};
+    MF_TRY((mf__maps_make<at::one>(&maps.own_one, keys ? f->k : f->q, f->heads, f->total, f->ldq, at::rows)));
+    MF_TRY((mf__maps_make<at::two>(&maps.own_two, keys ? f->v : f->dout, f->heads, f->total, f->ldv, at::rows)));
+    MF_TRY((mf__maps_make<at::one>(&maps.one, keys ? f->q : f->k, f->heads, f->total, f->ldq, N)));
+    MF_TRY((mf__maps_make<at::two>(&maps.two, keys ? f->dout : f->v, f->heads, f->total, f->ldv, N)));
+    const int64_t works = mf__flash_slots(f, at::rows) * f->heads, blocks = mf__cuda(d)->multiprocessors;
+    return MF_LAUNCH(d, (hopper_slopes_kernel<BF16, DQK, DV, N, FIRST, SECOND, ROLE>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes,
+                     *f, maps);
+}
