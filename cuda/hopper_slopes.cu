@@ -163,6 +163,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
         mf_slopes_turn<FIRST> turn_one;
         mf_slopes_turn<SECOND> turn_two;
         auto release = [&](mf_address bar) {
+            __syncwarp();
             if (lane == 0) mf__bar_arrive(bar);
         };
         for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
