@@ -13,7 +13,7 @@ local options = require "moonfold.options"
 
 local known = {
   "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "profile", "overhead",
-  "rows",
+  "rows", "agreement",
 }
 
 local o = command.parse(arg, {
@@ -22,6 +22,7 @@ local o = command.parse(arg, {
   { "lengths", "integers", options.OPTIONAL, "residues; each case has its own by default" },
   { "batches", "paths", options.OPTIONAL, "packs, as 39x512, or 64x64-512 for lengths between; on a GPU 39x512" },
   { "widths", "paths", options.OPTIONAL, "of the kernel case: query and value, as 158x228" },
+  { "structures", "paths", options.OPTIONAL, "files whose longest chains the cases precision and agreement take" },
   { "mode", "string", "flash_1d_bias", "of the profile case's model, or layer" },
   { "blocks", "integer", 6, "of the model" },
   { "node", "integer", 256, "channels of the model" },
@@ -84,11 +85,12 @@ local function report(row)
 end
 
 o.measure = assert(loadfile(folder .. "bench/measure.lua"))()(o)
+o.chains = assert(loadfile(folder .. "bench/chains.lua"))()
 print(("moonfold bench: %s, %d threads, attention %s, products %s"):format(o.device, mf.threads(), o.precision, o.products))
 for _, name in ipairs(o.cases) do
   local path = folder .. "bench/" .. name .. ".lua"
   local case, problem = loadfile(path)
-  if not case or name == "measure" then
+  if not case or name == "measure" or name == "chains" then
     io.stderr:write(("bench: no case '%s' (known: %s)\n%s\n"):format(name, table.concat(known, ", "), problem or ""))
     os.exit(2, true)
   end

@@ -1,6 +1,7 @@
 -- The table of the 16-bit lay-outs: how much a FlashIPA layer's output changes under a rotation and a 100 angstrom shift,
--- and how far it is from float64, both relative, for a chain of residues 3.8 angstrom apart and as compact as a protein
--- of its length (radius of gyration 2.2 N^0.38 angstrom). Last, dense-pair IPA in float32 on a Gaussian cloud of unit size.
+-- and how far it is from float64, both relative, for the longest chain of each of structures=FILE,... or for chains of residues 3.8
+-- angstrom apart and as compact as a protein of their length (radius of gyration 2.2 N^0.38 angstrom). Last, dense-pair IPA in
+-- float32 on a Gaussian cloud of unit size.
 local mf = require "moonfold"
 
 local layouts = {
@@ -25,20 +26,6 @@ local function moved(frames, R, shift)
   return { R = R:expand(frames.t:size(1), 3, 3):matmul(frames.R), t = frames.t:matmul(R:reshape(3, 3):t()) + shift }
 end
 
--- A random walk pulled back to the origin: each coordinate is an autoregressive process of the wanted variance. In nm.
-local function compact_chain(length)
-  local radius, step = 0.22 * length ^ 0.38, 0.38
-  local keep = 1 - step ^ 2 / (2 * radius ^ 2)
-  local rng, at, rows = mf.rng(7), { 0, 0, 0 }, {}
-  for i = 1, length do
-    local direction = mf.randn(3, { rng = rng }):totable()
-    local norm = math.sqrt(direction[1] ^ 2 + direction[2] ^ 2 + direction[3] ^ 2)
-    for axis = 1, 3 do at[axis] = keep * at[axis] + step * direction[axis] / norm end
-    rows[i] = { at[1], at[2], at[3] }
-  end
-  return mf.tensor(rows)
-end
-
 local function all(o, report)
   local function on(x) return x:to(o.device) end
   local widths = { dim = 256, edge = 128 }
@@ -47,12 +34,14 @@ local function all(o, report)
   mf.no_grad(function() original.linear_out.weight:normal_(0, 0.02) end)
   local state = original:state()
 
-  local function layouts_at(length)
+  local function layouts_of(chain)
+    local length = chain.length
     local packing = mf.packing { length }
     mf.seed(7)
     local s = on(mf.randn(length, widths.dim))
     local z1, z2 = on(mf.randn(length, 2, widths.edge)), on(mf.randn(length, 2, widths.edge))
-    local frames = { R = on(mf.random.rotations(length)), t = on(compact_chain(length)) }
+    local frames = { R = on(chain.frames.R), t = on(chain.frames.t) }
+    local mask = chain.mask and on(chain.mask)
 
     local function layer(extra)
       local made = mf.nn.ipa(clone_options(extra, {}))
@@ -62,7 +51,7 @@ local function all(o, report)
     local function run(made, at, convert)
       local f = convert or function(x) return x end
       return mf.no_grad(function()
-        return made { s = f(s), frames = { R = f(at.R), t = f(at.t) }, pair = { f(z1), f(z2) }, packing = packing }
+        return made { s = f(s), frames = { R = f(at.R), t = f(at.t) }, pair = { f(z1), f(z2) }, mask = mask, packing = packing }
       end)
     end
     local truth = run(layer({ precision = "float32" }):to "float64", frames, function(x) return x:double() end)
@@ -70,19 +59,20 @@ local function all(o, report)
 
     local reference = layer { precision = "float32" }
     local full = run(reference, frames)
-    report { "layout", "float32 operands", "L", length, "type", "float32", "change", relative(run(reference, there), full),
+    report { "layout", "float32 operands", "chain", chain.name, "type", "float32", "change", relative(run(reference, there), full),
       "error", relative(full, truth) }
     for _, entry in ipairs(layouts) do
       for _, kind in ipairs { "bf16", "fp16" } do
         local extra = entry[2].split and { precision = "split", split_type = kind } or { precision = kind }
         local made = layer(clone_options(entry[2], extra))
         local out = run(made, frames)
-        report { "layout", entry[1], "L", length, "type", kind, "change", relative(run(made, there), out),
+        report { "layout", entry[1], "chain", chain.name, "type", kind, "change", relative(run(made, there), out),
           "error", relative(out, truth) }
       end
     end
   end
-  for _, length in ipairs(o.lengths or o.gpu and { 512, 2048 } or { 512 }) do mf.scope(layouts_at, length) end
+  local lengths = o.lengths or o.structures and {} or o.gpu and { 512, 2048 } or { 512 }
+  for _, chain in ipairs(o.chains.list(o.structures, lengths)) do mf.scope(layouts_of, chain) end
 
   local n = 128
   local dense = mf.nn.dense_ipa { dim = 256, edge = 128 }
@@ -93,7 +83,7 @@ local function all(o, report)
   local function at(place)
     return mf.no_grad(function() return dense { s = nodes, frames = place, pair = pairs, packing = mf.packing { n } } end)
   end
-  report { "layout", "dense IPA, unit Gaussian cloud", "L", n, "type", "float32",
+  report { "layout", "dense IPA, unit Gaussian cloud", "chain", ("N=%d"):format(n), "type", "float32",
     "change", relative(at(moved(cloud, R, shift * 0.1)), at(cloud)), "error", "-" }
 end
 
