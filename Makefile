@@ -200,6 +200,19 @@ check-sanitize: ## run the specs under AddressSanitizer, UndefinedBehaviorSaniti
 	    busted --lua=luajit --exclude-tags=slow $(if $(SPEC),$(SPEC),spec/core spec/lua); status=$$?; \
 	for report in $$(grep -ls -e ' in mf_' -e '/core/' $(BUILD)/asan/report.*); do cat $$report; status=1; done; exit $$status
 
+# NVIDIA's tools do not get along with LuaJIT: spec/cuda/sanitize.c calls every operator without it. Blocks of memory are allocations
+# of their own, so that the tools see where each ends.
+GPU_TOOLS ?= memcheck racecheck initcheck synccheck
+$(BUILD)/sanitize: spec/cuda/sanitize.c spec/cuda/sanitize.def $(LIBRARY)
+	@echo "  cc    $<"
+	$(Q)$(CC) $(ALLC) -o $@ $< -L$(BUILD) -lmoonfold -lm -Wl,-rpath,'$$ORIGIN'
+
+.PHONY: check-gpu-sanitize
+check-gpu-sanitize: all $(BUILD)/sanitize ## run every operator on the GPU under compute-sanitizer
+	$(Q)$(if $(wildcard /dev/nvidia0),for tool in $(GPU_TOOLS); do echo "check: compute-sanitizer $$tool"; \
+	    MOONFOLD_CUDA_GUARD=apart compute-sanitizer --tool $$tool --error-exitcode 9 --print-limit 20 $(BUILD)/sanitize cuda:0 large || exit 1; \
+	    done,echo "check: no GPU: compute-sanitizer did not run")
+
 .PHONY: check-long
 check-long: check ## everything, the slow specs too
 	$(Q)MOONFOLD_BUILD=$(BUILD) MOONFOLD_LONG=1 busted --lua=luajit
@@ -222,6 +235,6 @@ clean: ## remove what was built
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 

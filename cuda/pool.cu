@@ -12,8 +12,13 @@
  * grows. When the device is full, unused segments are given back and the request is tried again.
  *
  * Guard mode (MOONFOLD_CUDA_GUARD=1, for tests): every block is filled with NaN bytes and bracketed by canaries, checked when
- * it is released: a kernel that reads what nobody wrote or writes past its end cannot pass. It waits at every release. */
+ * it is released: a kernel that reads what nobody wrote or writes past its end cannot pass. It waits at every release.
+ *
+ * Apart (MOONFOLD_CUDA_GUARD=apart, for compute-sanitizer): every block is an allocation of its own, of its own size, and goes
+ * back to the driver when it is released, so that the tool sees the first byte past it and the first read of what nobody wrote.
+ * Blocks of a graph stay until the graph is gone. */
 #include "pool.cuh"
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <set>
@@ -47,7 +52,7 @@ struct mf_cuda_pool {
     mf_cuda_arena common;
     mf_cuda_arena *current = &common;
     std::unordered_map<void *, block *> used;
-    bool guard = false;
+    bool guard = false, apart = false;
     bool failed_guard = false;
 };
 
@@ -58,7 +63,8 @@ mf_status mf__cuda_pool_open(mf_device *d) {
     mf_cuda_pool *pool = new (std::nothrow) mf_cuda_pool;
     if (!pool) return mf__fail(MF_ENOMEM, "cuda: out of host memory");
     const char *guard = getenv("MOONFOLD_CUDA_GUARD");
-    pool->guard = guard && *guard && strcmp(guard, "0") != 0;
+    pool->apart = guard && strcmp(guard, "apart") == 0;
+    pool->guard = guard && *guard && strcmp(guard, "0") != 0 && !pool->apart;
     mf__cuda(d)->pool = pool;
     return MF_OK;
 }
@@ -91,7 +97,8 @@ void mf__cuda_pool_close(mf_device *d) {
 
 static mf_status grow(mf_device *d, mf_cuda_arena *arena, int64_t bytes, block **out) {
     const int kind = kind_of(bytes);
-    const int64_t size = kind == 0 ? SMALL_SEGMENT : kind == 1 ? MEDIUM_SEGMENT : round_to(bytes, SMALL_SEGMENT);
+    const int64_t size = mf__cuda(d)->pool->apart ? bytes
+                       : kind == 0 ? SMALL_SEGMENT : kind == 1 ? MEDIUM_SEGMENT : round_to(bytes, SMALL_SEGMENT);
     void *data = nullptr;
     cudaError_t error = cudaMalloc(&data, (size_t)size);
     if (error == cudaErrorMemoryAllocation) {
@@ -117,11 +124,11 @@ static mf_status grow(mf_device *d, mf_cuda_arena *arena, int64_t bytes, block *
 static mf_status take(mf_device *d, void **data, int64_t bytes) {
     mf_cuda_pool *pool = mf__cuda(d)->pool;
     mf_cuda_arena *arena = pool->current;
-    bytes = round_to(bytes, ALIGN);
+    bytes = pool->apart ? std::max(bytes, int64_t{1}) : round_to(bytes, ALIGN);
     const int kind = kind_of(bytes);
     auto &idle = arena->idle[kind];
     block wanted{nullptr, bytes, false, kind, nullptr, nullptr, nullptr};
-    auto it = idle.lower_bound(&wanted);
+    auto it = pool->apart ? idle.end() : idle.lower_bound(&wanted);
     block *b = nullptr;
     if (it != idle.end()) {
         b = *it;
@@ -177,6 +184,7 @@ static void give(mf_device *d, void *data) {
     }
     idle.insert(b);
     arena->used--;
+    if (pool->apart && arena == &pool->common && !mf__cuda(d)->capture) mf__cuda_flush(d);
     arena_free(d, arena);
 }
 
