@@ -103,9 +103,17 @@ float element(bool bf16, uint16_t bits) {
         memcpy((void *)&x, &bits, 2);
         return __bfloat162float(x);
     }
-    __half x;
-    memcpy((void *)&x, &bits, 2);
-    return __half2float(x);
+    static float *all;            /* the headers' conversion on the host takes longer than the products */
+    if (!all) {
+        all = new float[1 << 16];
+        for (int i = 0; i < 1 << 16; i++) {
+            const uint16_t word = (uint16_t)i;
+            __half x;
+            memcpy((void *)&x, &word, 2);
+            all[i] = __half2float(x);
+        }
+    }
+    return all[bits];
 }
 
 /* 16 bytes of an operand, `lines` of its M or N by 8 of k or the other way round, as floats. */
@@ -137,7 +145,12 @@ void check_matrix(const mf_matrix &m, bool transposed, const char *what) {
                           transposed ? ": not at a multiple of 8 rows" : ": not 16 of k within the first of 8 rows");
 }
 
-void perform(product &p, int warp) {
+#ifdef __clang__
+#define MF__VECTORS
+#else
+#define MF__VECTORS __attribute__((optimize("O3")))       /* below, gcc leaves the inner loop as it is */
+#endif
+MF__VECTORS void perform(product &p, int warp) {
     const mf__product_lane &w = p.what;
     static float a[16][16], b[16][256];
     if (w.left) memcpy(a, p.left, sizeof a);

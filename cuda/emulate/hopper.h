@@ -27,8 +27,8 @@ static inline void mf__bar_await(mf_address bar, int parity) { mf__emulate_bar_a
 
 /* ---- bulk tensor copies ---- */
 struct alignas(64) mf_map {
-    const void *base;
-    int64_t columns, heads, rows, ld, box_columns, box_rows;
+    const void *base = nullptr;
+    int64_t columns = 0, heads = 0, rows = 0, ld = 0, box_columns = 0, box_rows = 0;
 };
 mf_status mf__map_make(mf_map *to, const void *base, int64_t columns, int64_t heads, int64_t rows, int64_t ld, int box_columns, int box_rows);
 static inline void mf__map_prefetch(const mf_map *) {}
