@@ -114,6 +114,17 @@ $(BUILD)/emulated/cuda/emulate/%.o: cuda/emulate/%.cpp
 
 -include $(EMULATED_OBJECTS:.o=.d)
 
+# The instructions of hopper.cuh, one by one, in the emulator and on a GPU. No optimisation: compiling takes longer than running.
+$(BUILD)/emulated/hopper_test: spec/cuda/hopper_test.cu cuda/hopper.cuh cuda/mma.cuh $(filter $(BUILD)/emulated/cuda/emulate/%,$(EMULATED_OBJECTS))
+	@mkdir -p $(@D)
+	@echo "  c++   $<"
+	$(Q)$(CXX) $(EMULATED_FLAGS) -O0 -x c++ -o $@ $< -x none $(filter %.o,$^) -ldl
+
+$(BUILD)/hopper_test: spec/cuda/hopper_test.cu cuda/hopper.cuh cuda/mma.cuh
+	@mkdir -p $(@D)
+	@echo "  nvcc  $<"
+	$(Q)$(NVCC) -std=c++20 -O3 -gencode arch=compute_90a$(,)code=sm_90a -cudart static -o $@ $<
+
 # ---- what a user runs ----
 
 JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))   # unless -j was given
@@ -140,7 +151,8 @@ test: setup ## run the specs
 
 .PHONY: test-emulated
 test-emulated: cpu ## run the specs of a GPU on one that is emulated, where CUDA's headers are
-	$(Q)$(if $(wildcard $(CUDA_INCLUDE)/cuda_fp16.h),$(MAKE) --no-print-directory cuda-emulated && \
+	$(Q)$(if $(wildcard $(CUDA_INCLUDE)/cuda_fp16.h),$(MAKE) --no-print-directory cuda-emulated $(BUILD)/emulated/hopper_test && \
+	    $(BUILD)/emulated/hopper_test >$(BUILD)/emulated/hopper_test.txt || { cat $(BUILD)/emulated/hopper_test.txt; exit 1; } && \
 	    MOONFOLD_CUDA=$(EMULATED_LIBRARY) MOONFOLD_BUILD=$(BUILD) busted --lua=luajit --tags=gpu --exclude-tags=large spec/cuda spec/golden_spec.lua,\
 	    echo "skipped: no headers of CUDA; the GPU's specs did not run")
 
@@ -206,6 +218,10 @@ GPU_TOOLS ?= memcheck racecheck initcheck synccheck
 $(BUILD)/sanitize: spec/cuda/sanitize.c spec/cuda/sanitize.def $(LIBRARY)
 	@echo "  cc    $<"
 	$(Q)$(CC) $(ALLC) -o $@ $< -L$(BUILD) -lmoonfold -lm -Wl,-rpath,'$$ORIGIN'
+
+.PHONY: check-gpu-instructions
+check-gpu-instructions: $(BUILD)/hopper_test ## run every form of the instructions of sm_90a on the GPU
+	$(Q)$(BUILD)/hopper_test
 
 .PHONY: check-gpu-sanitize
 check-gpu-sanitize: all $(BUILD)/sanitize ## run every operator on the GPU under compute-sanitizer

@@ -4,7 +4,8 @@
  *
  * Threads are fibers (emulate.cpp): the threads of a block run in turn, each until it waits for others at a barrier or in a warp
  * operation, blocks one after the other. The calls of the CUDA runtime are in runtime.cpp, arithmetic by CUDA's names in
- * intrinsics.h; vector types, float16 and bfloat16 are NVIDIA's own headers, which a host compiler takes.
+ * intrinsics.h; the instructions of sm_90a in hopper.h; vector types, float16 and bfloat16 are NVIDIA's own headers, which a host
+ * compiler takes.
  *
  * What it proves: indices, sizes and tails (blocks of device memory end at a protected page, arrays with a size are checked by
  * -fsanitize=bounds); that vectors are loaded at their alignment (-fsanitize=alignment); that every thread reaches every barrier and
