@@ -19,10 +19,9 @@
  *
  * Numerics. Sums, P, dS and lse are float32; P and dS are rounded when they become operands, in float16 P times 2^15 (see
  * core/cpu/attention.c, as for the scale of dO). */
-#include "flash_tile.cuh"
+#include "flash_sums.cuh"
 
-/* Where blocks of keys add their parts of dQ: 16 x 8 blocks as the matrix unit holds them, 128 floats in the order of lanes, so that a
- * warp adds 512 neighbouring bytes at once: (16 rows of a sequence by mf__flash_slots, head, 8 columns). */
+/* Where blocks of keys add their parts of dQ (flash_sums.cuh). */
 struct mf_flash_sums {
     float *data;                  /* NULL: other blocks make dQ, or nobody */
     int64_t key_blocks;           /* blocks of the launch that own keys; the others own queries */
@@ -111,7 +110,7 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
     float dk[2][k_columns::tiles][4] = {}, dv[2][v_columns::tiles][4] = {};
 
     auto dq_sums = [&](int i, int m) {        /* of 16 queries */
-        return sums.data + ((place.first / 16 + place.sequence + (i + q_row) / 16 + m) * f.heads + head) * (DQK / 8) * 128;
+        return mf__sums_at(sums.data, f, place, i + q_row + 16 * m, head, DQK);
     };
     auto dq_part = [&](int i, int which) {
         const q_columns qc(q_group * parts + which);
@@ -339,50 +338,22 @@ static __global__ void __launch_bounds__(256, 1) flash_backward_kernel(const mf_
     else flash_backward_queries<BF16, DQK, DV, QM, QN>(f, blockIdx.x - sums.key_blocks, shared);
 }
 
-/* Zeros before sums, and dq (rows, width) from them: a warp takes one head of the 16 rows of a slot. */
-static __global__ void flash_zero_kernel(float4 *x, int64_t n) {
-    MF_GRID_LOOP(i, n) x[i] = make_float4(0, 0, 0, 0);
-}
-template <int DQK> static __global__ void __launch_bounds__(128) flash_gather_kernel(const mf_flash f, const float *sums) {
-    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
-    const int64_t block = ((int64_t)blockIdx.x * 128 + threadIdx.x) / 32;
-    const int head = (int)(block % f.heads);
-    if (block / f.heads >= f.total / 16 + f.sequences) return;
-    const mf_place place = mf__flash_place(f, block / f.heads, 16);
-    if (place.start >= place.length) return;
-    const float back = 1.0f / *f.scale;
-    const float4 *from = (const float4 *)(sums + block * (DQK / 8) * 128) + lane;
-    float *to = f.dq + ((place.first + place.start + g) * f.heads + head) * f.dqk;
-    float4 x[DQK / 8];
-#pragma unroll
-    for (int n = 0; n < DQK / 8; n++) x[n] = from[32 * n];
-#pragma unroll
-    for (int n = 0; n < DQK / 8; n++) {
-        if (place.start + g < place.length) mf__put2(to, n * 8 + 2 * t, f.dqk, x[n].x * back, x[n].y * back);
-        if (place.start + g + 8 < place.length) mf__put2(to + 8 * f.heads * f.dqk, n * 8 + 2 * t, f.dqk, x[n].z * back, x[n].w * back);
-    }
-}
-
 /* own: dQ by blocks of its own; else the blocks of keys add their parts. */
 template <bool BF16, int DQK, int DV, int M, int N, int WM, int QM, int QN, bool BULK>
 static mf_status backward_launch(mf_device *d, const mf_flash *f, bool own) {
     constexpr int keys = mf_backward_keys_layout<DQK, DV, M, N, BULK>::bytes, queries = mf_backward_queries_layout<DQK, DV, QM, QN>::bytes;
     const int64_t k_blocks = f->dk || f->dv_ || f->dkey_bias || !own ? mf__flash_slots(f, N) * f->heads : 0;
-    const int64_t q_blocks = f->dq && own ? mf__flash_slots(f, QM) * f->heads : 0, slots = mf__flash_slots(f, 16),
-        floats = slots * f->heads * 16 * DQK;
+    const int64_t q_blocks = f->dq && own ? mf__flash_slots(f, QM) * f->heads : 0;
     const bool add = f->dq && !own;
     mf_scratch scratch;
     if (add) {
-        MF_TRY(scratch.take(d, floats * 4));
-        mf__cuda_work(d, 0, 4.0 * (double)floats);
-        MF_TRY(MF_LAUNCH(d, flash_zero_kernel, mf__grid(d, floats / 4, 256), 256, 0, scratch.as<float4>(), floats / 4));
+        MF_TRY(scratch.take(d, mf__sums_floats(f, DQK) * 4));
+        MF_TRY(mf__sums_zero(d, f, scratch.as<float>(), DQK));
     }
     mf__flash_work(d, f, true);
     MF_TRY(MF_LAUNCH(d, (flash_backward_kernel<BF16, DQK, DV, M, N, WM, QM, QN, BULK>), (unsigned)(k_blocks + q_blocks), 256,
                      q_blocks && queries > keys ? queries : keys, *f, mf_flash_sums{add ? scratch.as<float>() : nullptr, k_blocks}));
-    if (!add) return MF_OK;
-    mf__cuda_work(d, 0, 4.0 * (double)floats + 4.0 * (double)(f->total * f->heads * f->dqk));
-    return MF_LAUNCH(d, flash_gather_kernel<DQK>, (unsigned)mf__blocks(slots * f->heads, 4), 128, 0, *f, scratch.as<float>());
+    return add ? mf__sums_gather<DQK>(d, f, scratch.as<float>()) : MF_OK;
 }
 
 /* The tiles of one pair of widths; times for them are in cuda/README.md. */
