@@ -317,3 +317,291 @@ static mf_status slopes_launch(mf_device *d, const mf_flash *f) {
     return MF_LAUNCH(d, (hopper_slopes_kernel<BF16, DQK, DV, N, FIRST, SECOND, ROLE>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes,
                      *f, maps);
 }
+
+/* dK and dV of 64 keys by two warpgroups: the first makes S', P', dV += P' dO, the second dP', dS', dK += dS' Q; P goes from one to the
+ * other through shared memory, thread by thread. K and V are operands in registers. */
+template <int DQK, int DV, int N, int COPIES> struct mf_slopes_pair {
+    static constexpr int rows = 64, one = (DQK + 15) / 16 * 16, two = (DV + 63) / 64 * 64, two_steps = (DV + 15) / 16;
+    static constexpr int pass_one = mf_panels<one>::bytes(N), pass_two = mf_panels<two>::bytes(N);
+    static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = mf_panels<two>::bytes(rows);
+    static constexpr int at_two = COPIES * pass_one, weights = at_two + COPIES * pass_two, floats = weights + N * 64 * 4,
+        bars = floats + COPIES * 2 * N * 4, bytes = bars + 8 * 2 * (1 + 2 * COPIES);
+    static_assert(N % 16 == 0 && N >= rows && pass_one % 1024 == 0 && pass_two % 1024 == 0);
+};
+template <bool BF16, int DQK, int DV, int N, int COPIES>
+static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const mf_flash f, const __grid_constant__ mf_slopes_maps maps) {
+#if MF_HAS_WGMMA
+    using at = mf_slopes_pair<DQK, DV, N, COPIES>;
+    MF_SHARED(unsigned char, shared);
+    const mf_address base = mf__address(shared);
+    auto piece = [&](int i) { return mf_slopes_piece{base + at::bars + 16 * i, base + at::bars + 16 * i + 8}; };
+    const mf_slopes_piece weights = piece(0);
+    auto one = [&](int copy) { return piece(1 + copy); };
+    auto two = [&](int copy) { return piece(1 + COPIES + copy); };
+    const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0) % 4;
+    const int lane = threadIdx.x & 31;
+    if (threadIdx.x == 0) {
+        mf__bar_init(weights.full, 4);
+        mf__bar_init(weights.free, 4);
+        for (int i = 0; i < COPIES; i++) {
+            mf__bar_init(one(i).full, 2);                     /* copies; the floats of a row */
+            mf__bar_init(one(i).free, 8);
+            mf__bar_init(two(i).full, 1);
+            mf__bar_init(two(i).free, 8);
+        }
+        mf__bar_init_seen();
+    }
+    __syncthreads();
+    const int64_t slots = f.total / at::rows + f.sequences, works = slots * f.heads;
+
+    if (group == 0) {
+        mf__registers_less<24>();
+        mf_slopes_turn<COPIES> turn;                          /* the first tile of a work is its own rows */
+        for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
+            const int head = (int)(work / slots);
+            const mf_place place = mf__flash_place(f, work % slots, at::rows);
+            if (place.start >= place.length) continue;
+            if (warp < 2 && lane == 0) {
+                for (int j = -N; j < place.length; j += N) {
+                    const mf_slopes_piece to = warp == 0 ? one(turn.copy) : two(turn.copy);
+                    mf__bar_await(to.free, turn.parity ^ 1);
+                    if (warp == 0) {
+                        const mf_address tile = base + turn.copy * at::pass_one;
+                        mf__bar_expect(to.full, j < 0 ? at::own_one : at::pass_one);
+                        if (j < 0) mf__tile_fetch<at::one, at::rows>(tile, &maps.own_one, to.full, head, place.first + place.start);
+                        else mf__tile_fetch<at::one, N>(tile, &maps.one, to.full, head, place.first + j);
+                    } else {
+                        const mf_address tile = base + at::at_two + turn.copy * at::pass_two;
+                        mf__bar_expect(to.full, j < 0 ? at::own_two : at::pass_two);
+                        if (j < 0) mf__tile_fetch<at::two, at::rows>(tile, &maps.own_two, to.full, head, place.first + place.start);
+                        else mf__tile_fetch<at::two, N>(tile, &maps.two, to.full, head, place.first + j);
+                    }
+                    turn.next();
+                }
+            }
+            if (warp == 2) {
+                for (int j = -N; j < place.length; j += N) {
+                    float x[(N + 31) / 32], y[(N + 31) / 32];
+#pragma unroll
+                    for (int r = 0; r < (N + 31) / 32; r++) {
+                        const int i = j + lane + 32 * r;
+                        const int64_t row = (place.first + i) * f.heads + head;
+                        x[r] = INFINITY, y[r] = 0.0f;
+                        if (j >= 0 && i < place.length) {
+                            const float lse = f.lse[row];
+                            x[r] = lse == -INFINITY ? INFINITY : fmaf(lse, MF_LOG2E, BF16 ? 0.0f : -15.0f);
+                            y[r] = f.delta[row];
+                        }
+                    }
+                    mf__bar_await(one(turn.copy).free, turn.parity ^ 1);
+                    const mf_address to = base + at::floats + turn.copy * 8 * N + 4 * lane;
+#pragma unroll
+                    for (int r = 0; r < (N + 31) / 32; r++)
+                        if (N % 32 == 0 || lane + 32 * r < N) {
+                            mf__write(to + 128 * r, x[r]);
+                            mf__write(to + 4 * N + 128 * r, y[r]);
+                        }
+                    __syncwarp();
+                    if (lane == 0) mf__bar_arrive(one(turn.copy).full);
+                    turn.next();
+                }
+            }
+            __syncwarp();
+        }
+    } else {
+        mf__registers_more<240>();
+        const int g = lane >> 2, t = lane & 3, thread = threadIdx.x % 128;
+        constexpr float unit = BF16 ? 1.0f : 1.0f / 32768;
+        const float back = 1.0f / *f.scale;
+        mf_slopes_turn<COPIES> turn;
+        mf_slopes_turn<1> exchange;
+        auto release = [&](mf_address bar) {
+            __syncwarp();
+            if (lane == 0) mf__bar_arrive(bar);
+        };
+        auto tile_one = [&](int copy) { return base + copy * at::pass_one; };
+        auto tile_two = [&](int copy) { return base + at::at_two + copy * at::pass_two; };
+        auto whole = [&](int left) {                          /* waits for both tiles of a turn where rows past the end become zeros */
+            if (left >= N) return;
+            mf__bar_await(one(turn.copy).full, turn.parity);
+            mf__bar_await(two(turn.copy).full, turn.parity);
+            mf__tile_clear<at::one, N>(tile_one(turn.copy), left, threadIdx.x - 128, 256);
+            mf__tile_clear<at::two, N>(tile_two(turn.copy), left, threadIdx.x - 128, 256);
+            mf__proxy_fence();
+            mf__barrier(1, 256);
+        };
+        for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
+            const int head = (int)(work / slots);
+            const mf_place place = mf__flash_place(f, work % slots, at::rows);
+            if (place.start >= place.length) continue;
+            const int first = place.start + warp * 16 + g, tiles = (place.length + N - 1) / N;
+            const int64_t row0 = place.first * f.heads + head;
+            if (group == 1) {
+                float shift[2], dv[DV / 2];
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+                    shift[h] = f.key_bias && first + 8 * h < place.length ? f.key_bias[row0 + (int64_t)(first + 8 * h) * f.heads] * MF_LOG2E : 0.0f;
+                uint32_t k[at::one / 16][4], p[N / 16][4];
+                mf__bar_await(one(turn.copy).full, turn.parity);
+#pragma unroll
+                for (int i = 0; i < at::one / 16; i++) mf__tile_operand<at::one, at::rows>(k[i], tile_one(turn.copy), 16 * warp, i);
+                release(one(turn.copy).free);
+                release(two(turn.copy).free);
+                turn.next();
+#pragma unroll
+                for (float &x : dv) x = 0;
+                auto step = [&](int tile, auto more) {        /* more: there is a tile before, whose P waits in p */
+                    whole(place.length - tile * N);
+                    const int before = (turn.copy + COPIES - 1) % COPIES;
+                    float s[N / 2];
+#pragma unroll
+                    for (float &x : s) x = 0;
+                    mf__bar_await(one(turn.copy).full, turn.parity);
+                    mf__wgmma_fence();
+#pragma unroll
+                    for (int i = 0; i < at::one / 16; i++) mf__tile_step_nt<BF16, N, at::one, N>(s, k[i], tile_one(turn.copy), i);
+                    mf__wgmma_commit();
+                    if constexpr (decltype(more)::value) {
+#pragma unroll
+                        for (int i = 0; i < N / 16; i++) mf__tile_step<BF16, DV, N>(dv, p[i], tile_two(before), i);
+                        mf__wgmma_commit();
+                    }
+                    mf__wgmma_wait<decltype(more)::value>();
+                    mf__keep(s);
+                    const mf_address floats = base + at::floats + turn.copy * 8 * N + 8 * t;
+#pragma unroll
+                    for (int n = 0; n < N / 8; n++) {
+                        const float2 lse = mf__read2(floats + 32 * n);
+#pragma unroll
+                        for (int h = 0; h < 2; h++) {
+                            s[4 * n + 2 * h] = mf__exp2(fmaf(s[4 * n + 2 * h], MF_LOG2E, shift[h]) - lse.x);
+                            s[4 * n + 2 * h + 1] = mf__exp2(fmaf(s[4 * n + 2 * h + 1], MF_LOG2E, shift[h]) - lse.y);
+                        }
+                    }
+                    release(one(turn.copy).free);
+                    mf__bar_await(weights.free, exchange.parity ^ 1);
+#pragma unroll
+                    for (int i = 0; i < N / 8; i++)
+                        mf__write16(base + at::weights + 2048 * i + 16 * thread, {s[4 * i], s[4 * i + 1], s[4 * i + 2], s[4 * i + 3]});
+                    release(weights.full);
+                    exchange.next();
+                    if constexpr (decltype(more)::value) {
+                        mf__wgmma_wait<0>();
+                        mf__keep(dv);
+                        release(two(before).free);
+                    }
+#pragma unroll
+                    for (int i = 0; i < N / 4; i++) p[i / 4][i % 4] = mf__pack<BF16>(s[2 * i], s[2 * i + 1]);
+                    mf__bar_await(two(turn.copy).full, turn.parity);
+                    turn.next();
+                };
+                step(0, std::false_type());
+                for (int tile = 1; tile < tiles; tile++) step(tile, std::true_type());
+                const int last = (turn.copy + COPIES - 1) % COPIES;
+                mf__wgmma_fence();
+#pragma unroll
+                for (int i = 0; i < N / 16; i++) mf__tile_step<BF16, DV, N>(dv, p[i], tile_two(last), i);
+                mf__wgmma_commit();
+                mf__wgmma_wait<0>();
+                mf__keep(dv);
+                release(two(last).free);
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    if (first + 8 * h >= place.length || !f.dv_) continue;
+                    float *to = f.dv_ + (row0 + (int64_t)(first + 8 * h) * f.heads) * f.dv;
+#pragma unroll
+                    for (int n = 0; n < DV / 8; n++)
+                        mf__put2(to, n * 8 + 2 * t, f.dv, dv[4 * n + 2 * h] * (back * unit), dv[4 * n + 2 * h + 1] * (back * unit));
+                }
+            } else {
+                float sum[2] = {0, 0}, dk[DQK / 2];
+                uint32_t v[at::two_steps][4], ds[N / 16][4];
+                mf__bar_await(two(turn.copy).full, turn.parity);
+#pragma unroll
+                for (int i = 0; i < at::two_steps; i++) mf__tile_operand<at::two, at::rows>(v[i], tile_two(turn.copy), 16 * warp, i);
+                release(one(turn.copy).free);
+                release(two(turn.copy).free);
+                turn.next();
+#pragma unroll
+                for (float &x : dk) x = 0;
+                auto step = [&](int tile, auto more) {
+                    whole(place.length - tile * N);
+                    const int before = (turn.copy + COPIES - 1) % COPIES;
+                    float dp[N / 2];
+#pragma unroll
+                    for (float &x : dp) x = 0;
+                    mf__bar_await(two(turn.copy).full, turn.parity);
+                    mf__wgmma_fence();
+#pragma unroll
+                    for (int i = 0; i < at::two_steps; i++) mf__tile_step_nt<BF16, N, at::two, N>(dp, v[i], tile_two(turn.copy), i);
+                    mf__wgmma_commit();
+                    if constexpr (decltype(more)::value) {
+#pragma unroll
+                        for (int i = 0; i < N / 16; i++) mf__panels_step<BF16, DQK, N>(dk, ds[i], tile_one(before), i);
+                        mf__wgmma_commit();
+                    }
+                    mf__wgmma_wait<decltype(more)::value>();
+                    mf__keep(dp);
+                    release(two(turn.copy).free);
+                    mf__bar_await(one(turn.copy).full, turn.parity);
+                    mf__bar_await(weights.full, exchange.parity);
+                    const mf_address floats = base + at::floats + turn.copy * 8 * N + 4 * N + 8 * t;
+#pragma unroll
+                    for (int n = 0; n < N / 8; n++) {
+                        const float2 delta = mf__read2(floats + 32 * n);
+                        const float4 p = mf__read4(base + at::weights + 2048 * n + 16 * thread);
+                        dp[4 * n] = p.x * unit * (dp[4 * n] - delta.x);
+                        dp[4 * n + 1] = p.y * unit * (dp[4 * n + 1] - delta.y);
+                        dp[4 * n + 2] = p.z * unit * (dp[4 * n + 2] - delta.x);
+                        dp[4 * n + 3] = p.w * unit * (dp[4 * n + 3] - delta.y);
+                        sum[0] += dp[4 * n] + dp[4 * n + 1];
+                        sum[1] += dp[4 * n + 2] + dp[4 * n + 3];
+                    }
+                    release(weights.free);
+                    exchange.next();
+                    if constexpr (decltype(more)::value) {
+                        mf__wgmma_wait<0>();
+                        mf__keep(dk);
+                        release(one(before).free);
+                    }
+#pragma unroll
+                    for (int i = 0; i < N / 4; i++) ds[i / 4][i % 4] = mf__pack<BF16>(dp[2 * i], dp[2 * i + 1]);
+                    turn.next();
+                };
+                step(0, std::false_type());
+                for (int tile = 1; tile < tiles; tile++) step(tile, std::true_type());
+                const int last = (turn.copy + COPIES - 1) % COPIES;
+                mf__wgmma_fence();
+#pragma unroll
+                for (int i = 0; i < N / 16; i++) mf__panels_step<BF16, DQK, N>(dk, ds[i], tile_one(last), i);
+                mf__wgmma_commit();
+                mf__wgmma_wait<0>();
+                mf__keep(dk);
+                release(one(last).free);
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 1);
+                    sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 2);
+                    if (first + 8 * h >= place.length) continue;
+                    const int64_t row = row0 + (int64_t)(first + 8 * h) * f.heads;
+                    if (f.dk)
+#pragma unroll
+                        for (int n = 0; n < DQK / 8; n++)
+                            mf__put2(f.dk + row * f.dqk, n * 8 + 2 * t, f.dqk, dk[4 * n + 2 * h] * back, dk[4 * n + 2 * h + 1] * back);
+                    if (f.dkey_bias && t == 0) f.dkey_bias[row] = sum[h] * back;
+                }
+            }
+        }
+    }
+#endif
+}
+template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes_pair_launch(mf_device *d, const mf_flash *f) {
+    using at = mf_slopes_pair<DQK, DV, N, COPIES>;
+    mf_slopes_maps maps = {};
+    MF_TRY((mf__maps_make<at::one>(&maps.own_one, f->k, f->heads, f->total, f->ldq, at::rows)));
+    MF_TRY((mf__maps_make<at::two>(&maps.own_two, f->v, f->heads, f->total, f->ldv, at::rows)));
+    MF_TRY((mf__maps_make<at::one>(&maps.one, f->q, f->heads, f->total, f->ldq, N)));
+    MF_TRY((mf__maps_make<at::two>(&maps.two, f->dout, f->heads, f->total, f->ldv, N)));
+    const int64_t works = mf__flash_slots(f, at::rows) * f->heads, blocks = mf__cuda(d)->multiprocessors;
+    return MF_LAUNCH(d, (hopper_slopes_pair_kernel<BF16, DQK, DV, N, COPIES>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes, *f, maps);
+}

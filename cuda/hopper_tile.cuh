@@ -63,6 +63,27 @@ static __device__ __forceinline__ void mf__tiles_nt(float (&c)[N / 2], mf_addres
             b + panels::at(panels::whole + 1, B_ROWS) + b_row * 32, true);
 }
 
+/* Step k of 16 columns of 16 rows, from `row` (a multiple of 8) on, as operand a in this warp's registers. */
+template <int COLUMNS, int ROWS>
+static __device__ __forceinline__ void mf__tile_operand(uint32_t (&a)[4], mf_address tile, int row, int k) {
+    using panels = mf_panels<COLUMNS>;
+    const int p = k < 4 * panels::whole + panels::rest / 16 ? k / 4 : panels::whole + 1, lane = threadIdx.x & 31;
+    const int bytes = p < panels::whole ? 128 : p == panels::whole ? 2 * panels::rest : 2 * panels::last;
+    const int step = p <= panels::whole ? k - 4 * p : 0, at = (row + (lane & 15)) * bytes + 32 * step + 16 * (lane >> 4);
+    mf__load4(a, tile + panels::at(p, ROWS) + (at ^ (at >> 3 & (bytes - 16))));
+}
+/* Step k of c += a b' on 64 x N: a in registers, rows of b a tile of ROWS. */
+template <bool BF16, int N, int COLUMNS, int ROWS>
+static __device__ __forceinline__ void mf__tile_step_nt(float (&c)[N / 2], const uint32_t (&a)[4], mf_address b, int k) {
+    using panels = mf_panels<COLUMNS>;
+    if (k < 4 * panels::whole)
+        mf__wgmma_r<BF16, N, 0>(c, a, mf__matrix_on(mf__matrix_rows<128>(b + panels::at(k / 4, ROWS)), 32 * (k % 4)));
+    else if (k < 4 * panels::whole + panels::rest / 16)
+        mf__wgmma_r<BF16, N, 0>(c, a, mf__matrix_on(mf__matrix_rows<panels::rest == 32 ? 64 : 32>(b + panels::at(panels::whole, ROWS)),
+            32 * (k - 4 * panels::whole)));
+    else mf__wgmma_r<BF16, N, 0>(c, a, mf__matrix_rows<32>(b + panels::at(panels::whole + 1, ROWS)));
+}
+
 /* Step k of 16 rows of c += a b on 64 x N: a in registers; b the columns from 0 on of a tile of ROWS rows, all in panels of 64. */
 template <bool BF16, int N, int ROWS>
 static __device__ __forceinline__ void mf__tile_step(float (&c)[N / 2], const uint32_t (&a)[4], mf_address b, int k) {
@@ -86,6 +107,7 @@ static __device__ __forceinline__ void mf__panels_step(float (&c)[COLUMNS / 2], 
 template <int COLUMNS, int ROWS>
 static __device__ __forceinline__ void mf__tile_clear(mf_address tile, int from, int thread, int threads) {
     using panels = mf_panels<COLUMNS>;
+#pragma unroll 1
     for (int i = thread; i < (ROWS - from) * (COLUMNS / 8); i += threads) {
         const int row = from + i / (COLUMNS / 8), piece = i % (COLUMNS / 8);                      /* rows move only within themselves */
         const int p = piece < 8 * panels::whole + panels::rest / 8 ? piece / 8 : panels::whole + 1;

@@ -109,6 +109,7 @@ static inline void mf__store4(mf_address to, uint32_t x) { memcpy(to, &x, 4); }
 static inline void mf__write(mf_address to, float x) { memcpy(to, &x, 4); }
 static inline float mf__read(mf_address from) { float x; memcpy(&x, from, 4); return x; }
 static inline float2 mf__read2(mf_address from) { float2 x; memcpy(&x, from, 8); return x; }
+static inline float4 mf__read4(mf_address from) { float4 x; memcpy(&x, from, 16); return x; }
 static inline void mf__add4(float *p, const float (&x)[4]) { for (int i = 0; i < 4; i++) p[i] += x[i]; }
 static inline void mf__add_bulk(float *to, mf_address from, int floats) {
     for (int i = 0; i < floats; i++) to[i] += ((const float *)from)[i];
@@ -176,6 +177,11 @@ static __device__ __forceinline__ float mf__read(mf_address from) {
 static __device__ __forceinline__ float2 mf__read2(mf_address from) {
     float2 x;
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from) : "memory");
+    return x;
+}
+static __device__ __forceinline__ float4 mf__read4(mf_address from) {
+    float4 x;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(from) : "memory");
     return x;
 }
 /* p[i] += x[i] in the order in which blocks arrive; p at a multiple of 16 bytes. */
