@@ -74,6 +74,46 @@ void land(const transfer &t) {
     settle(t.bar, w);
 }
 
+/* ---- registers ---- */
+struct {
+    bool known;                   /* of this block */
+    int of_warp[32], left;        /* a thread; in all */
+    int64_t given;                /* how often some were */
+} registers;
+
+int registers_at_launch() {
+    const int threads = (int)(blockDim.x * blockDim.y * blockDim.z), each = 65536 / threads / 8 * 8;
+    return each < 256 ? each : 256;
+}
+
+struct register_lane {
+    int count;
+    bool more, done;
+    int64_t given;                /* when it was not done */
+};
+void registers_act(void *const *lanes) {
+    if (!registers.known) {
+        registers.known = true;
+        registers.left = 0;
+        for (int &count : registers.of_warp) count = registers_at_launch();
+    }
+    int &now = registers.of_warp[mf__emulate_thread() / 32];
+    const register_lane *first = nullptr;
+    for (int i = 0; i < 32 && !first; i++) first = static_cast<register_lane *>(lanes[i]);
+    const int count = first->count;
+    const bool more = first->more;
+    if (more ? count < now : count > now)
+        mf__emulate_abort("%s: mf__registers_%s<%d>, but it has %d", mf__emulate_where(), more ? "more" : "less", count, now);
+    const bool done = (count - now) * 32 <= registers.left;
+    if (done) {
+        registers.left -= (count - now) * 32;
+        now = count;
+        if (!more) registers.given++, mf__emulate_wake(&registers, 0);
+    }
+    for (int i = 0; i < 32; i++)
+        if (lanes[i]) static_cast<register_lane *>(lanes[i])->done = done, static_cast<register_lane *>(lanes[i])->given = registers.given;
+}
+
 /* ---- products under way ---- */
 struct accumulators {             /* of a warp, 16 rows */
     float *c[32];
@@ -210,10 +250,15 @@ void mf__emulate_block_ends() {
         w.group = 0;
         w.fenced = false;
     }
+    registers.known = false;
 }
 
 const char *mf__emulate_sleep_text(const void *on, int parity) {
     static char text[160];
+    if (on == &registers) {
+        snprintf(text, sizeof text, "wait for registers: %d are left of a block that began with %d a thread", registers.left, registers_at_launch());
+        return text;
+    }
     word w;
     memcpy(&w, on, 8);
     snprintf(text, sizeof text, "wait for a phase of parity %d of the barrier at %s, which lacks %d of %d arrivals and %lld bytes", parity, place(on),
@@ -328,4 +373,15 @@ void mf__product_wait_act(void *const *lanes) {
     }
     w.queue.erase(w.queue.begin(), w.queue.begin() + (std::ptrdiff_t)ended);
     w.fenced = false;
+}
+
+/* ---- registers ---- */
+void mf__emulate_registers(int count, bool more) {
+    void *site = __builtin_return_address(0);
+    for (;;) {
+        register_lane lane = {count, more, false, 0};
+        mf__warp_meet(0xffffffffu, registers_act, &lane);
+        if (lane.done) return;
+        if (lane.given == registers.given) mf__emulate_sleep(&registers, 0, site);
+    }
 }

@@ -7,6 +7,7 @@
  *              wait, those in registers at the call. A product after a wait needs a fence
  *   barriers   who waits sleeps; a barrier that nobody completes ends in the list of who waits where. More arrivals than a phase takes, a
  *              phase that passes twice while somebody waits, memory that is no barrier: an abort says so
+ *   registers  a block has what it could be launched with, 65536 / threads in multiples of 8 each: who asks for more than is left waits
  *
  * With MOONFOLD_EMULATE_ORDER=random each of them is drawn to happen at once or late. Shared memory that is overwritten before a product
  * has read it, or read before a copy has landed, so gives wrong results in one order or the other. What is not seen: a proxy fence
@@ -84,8 +85,15 @@ template <int LEFT> static inline void mf__wgmma_wait() {
 template <int COUNT> static inline void mf__keep(float (&)[COUNT]) {}
 
 /* ---- warpgroups ---- */
-template <int N> static inline void mf__registers_more() { static_assert(N % 8 == 0 && N >= 24 && N <= 240); }
-template <int N> static inline void mf__registers_less() { static_assert(N % 8 == 0 && N >= 24 && N <= 240); }
+void mf__emulate_registers(int count, bool more);
+template <int N> static inline void mf__registers_more() {
+    static_assert(N % 8 == 0 && N >= 24 && N <= 240);
+    mf__emulate_registers(N, true);
+}
+template <int N> static inline void mf__registers_less() {
+    static_assert(N % 8 == 0 && N >= 24 && N <= 240);
+    mf__emulate_registers(N, false);
+}
 static inline void mf__named_arrive(int id, int threads) { mf__emulate_arrive(id, threads); }
 static inline bool mf__elect() {
     __syncwarp();

@@ -330,7 +330,7 @@ pipeline_kernel(const __grid_constant__ mf_map a, const __grid_constant__ mf_map
 #ifdef MF_EMULATE
 /* s = x x' (64 x 64 x 64) with something wrong. */
 enum { NOTHING, NO_WAIT, NO_COMMIT, NO_FENCE, OTHER_MAJOR, LEFT_RUNNING, OPERAND_LOST, NO_ARRIVAL, MANY_ARRIVALS, COPY_NOT_AWAITED, COPY_LEFT, NO_BARRIER, NOT_ALIGNED,
-       LANE_APART, MISTAKES };
+       LANE_APART, NO_REGISTERS, MISTAKES };
 static __global__ void mistake_kernel(const __grid_constant__ mf_map map, int mistake, float *out) {
     MF_SHARED(unsigned char, shared);
     const mf_address x = mf__address(shared), bar = x + 8192;
@@ -343,6 +343,9 @@ static __global__ void mistake_kernel(const __grid_constant__ mf_map map, int mi
         mf__map_copy(x + (mistake == NOT_ALIGNED ? 128 : 0), &map, bar, 0, 0, 0);
     }
     if (mistake == COPY_LEFT) return;
+    if (mistake == NO_REGISTERS && thread < 128) mf__registers_more<240>();
+    if (mistake == NO_REGISTERS && thread >= 384) mf__registers_less<64>();
+    if (thread >= 128) return;
     if (mistake != COPY_NOT_AWAITED) mf__bar_await(bar, 0);
     float s[32];
     if (mistake != NO_FENCE) mf__wgmma_fence();
@@ -374,7 +377,8 @@ static void mistakes() {
         {OPERAND_LOST, "operand overwritten before the wait", "other numbers"}, {NO_ARRIVAL, "nobody arrives", "lacks 1 of 1 arrivals and -8192 bytes"},
         {MANY_ARRIVALS, "two arrive where one should", "more than 1 arrivals"}, {COPY_NOT_AWAITED, "copy read before it landed", "not a number"},
         {COPY_LEFT, "copy left alone", "nobody waited for a copy"}, {NO_BARRIER, "no barrier", "no barrier at byte 8192"},
-        {NOT_ALIGNED, "panel not aligned", "not at a multiple of 8 rows"}, {LANE_APART, "lanes that do not agree", "asks for another product"}};
+        {NOT_ALIGNED, "panel not aligned", "not at a multiple of 8 rows"}, {LANE_APART, "lanes that do not agree", "asks for another product"},
+        {NO_REGISTERS, "more registers than others gave", "8192 are left of a block that began with 128 a thread"}};
     static_assert(sizeof cases / sizeof *cases == MISTAKES);
     std::vector<uint16_t> x(64 * 64);
     std::vector<float> expected(128);
@@ -392,7 +396,7 @@ static void mistakes() {
         if (child == 0) {
             dup2(ends[1], 2);
             const array<float> out(std::vector<float>(128, 7));
-            launch(mistake_kernel, 1, 128, 8192 + 8, map, c.mistake, out.data);
+            launch(mistake_kernel, 1, c.mistake == NO_REGISTERS ? 512 : 128, 8192 + 8, map, c.mistake, out.data);
             const double off = furthest(out.read(128), expected);
             fputs(off == 0 ? "ok" : off == 1e30 ? "not a number" : "other numbers", stderr);
             _Exit(0);
