@@ -378,7 +378,7 @@ static void mistakes() {
         {MANY_ARRIVALS, "two arrive where one should", "more than 1 arrivals"}, {COPY_NOT_AWAITED, "copy read before it landed", "not a number"},
         {COPY_LEFT, "copy left alone", "nobody waited for a copy"}, {NO_BARRIER, "no barrier", "no barrier at byte 8192"},
         {NOT_ALIGNED, "panel not aligned", "not at a multiple of 8 rows"}, {LANE_APART, "lanes that do not agree", "asks for another product"},
-        {NO_REGISTERS, "more registers than others gave", "8192 are left of a block that began with 128 a thread"}};
+        {NO_REGISTERS, "more registers than others gave", "are left of a block that began with 128 a thread"}};
     static_assert(sizeof cases / sizeof *cases == MISTAKES);
     std::vector<uint16_t> x(64 * 64);
     std::vector<float> expected(128);
