@@ -23,6 +23,7 @@
  *
  * Numerics as in flash_backward.cu: sums, P, dS, lse float32; P and dS rounded when they become operands, in float16 P times 2^15. */
 #include "hopper_tile.cuh"
+#include <climits>
 
 /* What a block makes of its rows. */
 enum mf_slopes_role { MF_SLOPES_Q, MF_SLOPES_K, MF_SLOPES_V, MF_SLOPES_KV };
@@ -30,7 +31,7 @@ enum mf_slopes_role { MF_SLOPES_Q, MF_SLOPES_K, MF_SLOPES_V, MF_SLOPES_KV };
 /* One: the operands of width d_qk, two: those of d_v; own: 128 rows that stay, else N that pass, in FIRST and SECOND copies. */
 template <int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE> struct mf_slopes_layout {
     static constexpr bool slope = ROLE != MF_SLOPES_V, weight = ROLE == MF_SLOPES_V || ROLE == MF_SLOPES_KV;   /* multiplies dS, P */
-    static constexpr int rows = 128, one = (DQK + 15) / 16 * 16, two = weight ? (DV + 63) / 64 * 64 : (DV + 15) / 16 * 16;
+    static constexpr int rows = 128, one = (DQK + 15) / 16 * 16, two = weight && DV <= 256 ? (DV + 63) / 64 * 64 : (DV + 15) / 16 * 16;
     static __host__ __device__ constexpr int up(int bytes) { return (bytes + 1023) / 1024 * 1024; }
     static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = slope ? mf_panels<two>::bytes(rows) : 0;
     static constexpr int pass_one = mf_panels<one>::bytes(N), pass_two = mf_panels<two>::bytes(N);
@@ -38,7 +39,7 @@ template <int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE> st
     static constexpr int at_own_two = up(own_one), at_one = at_own_two + up(own_two), at_two = at_one + FIRST * step_one;
     static constexpr int floats = at_two + (SECOND - 1) * step_two + pass_two, bars = floats + FIRST * 2 * N * 4;
     static constexpr int bytes = bars + 8 * (4 + 2 * FIRST + 2 * SECOND);
-    static_assert(N % 16 == 0 && bars % 8 == 0);
+    static_assert(N % 16 == 0 && bars % 8 == 0 && bytes <= 227 << 10);
 };
 
 /* Barriers of the pieces of a block's shared memory: each is full, then free again. */
@@ -238,7 +239,10 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                     if constexpr (!at::slope) mf__bar_await(this_two.full, turn_two.parity);
                     mf__wgmma_fence();
 #pragma unroll
-                    for (int k = 0; k < N / 16; k++) mf__tile_step<BF16, DV, N>(weights, p[k], tile_two, k);
+                    for (int k = 0; k < N / 16; k++) {
+                        if constexpr (DV <= 256) mf__tile_step<BF16, DV, N>(weights, p[k], tile_two, k);
+                        else mf__panels_step<BF16, DV, N>(weights, p[k], tile_two, k);
+                    }
                     mf__wgmma_commit();
                 }
                 if constexpr (at::slope) {
@@ -308,6 +312,7 @@ template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_ro
 static mf_status slopes_launch(mf_device *d, const mf_flash *f) {
     using at = mf_slopes_layout<DQK, DV, N, FIRST, SECOND, ROLE>;
     constexpr bool keys = ROLE != MF_SLOPES_Q;
+    static_assert(at::bytes > 0);
     mf_slopes_maps maps = {};
     MF_TRY((mf__maps_make<at::one>(&maps.own_one, keys ? f->k : f->q, f->heads, f->total, f->ldq, at::rows)));
     MF_TRY((mf__maps_make<at::two>(&maps.own_two, keys ? f->v : f->dout, f->heads, f->total, f->ldv, at::rows)));
@@ -326,7 +331,7 @@ template <int DQK, int DV, int N, int COPIES> struct mf_slopes_pair {
     static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = mf_panels<two>::bytes(rows);
     static constexpr int at_two = COPIES * pass_one, weights = at_two + COPIES * pass_two, floats = weights + N * 64 * 4,
         bars = floats + COPIES * 2 * N * 4, bytes = bars + 8 * 2 * (1 + 2 * COPIES);
-    static_assert(N % 16 == 0 && N >= rows && pass_one % 1024 == 0 && pass_two % 1024 == 0);
+    static_assert(N % 16 == 0 && N >= rows && pass_one % 1024 == 0 && pass_two % 1024 == 0 && bytes <= 227 << 10);
 };
 template <bool BF16, int DQK, int DV, int N, int COPIES>
 static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const mf_flash f, const __grid_constant__ mf_slopes_maps maps) {
@@ -597,6 +602,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
 }
 template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes_pair_launch(mf_device *d, const mf_flash *f) {
     using at = mf_slopes_pair<DQK, DV, N, COPIES>;
+    static_assert(at::bytes > 0);
     mf_slopes_maps maps = {};
     MF_TRY((mf__maps_make<at::one>(&maps.own_one, f->k, f->heads, f->total, f->ldq, at::rows)));
     MF_TRY((mf__maps_make<at::two>(&maps.own_two, f->v, f->heads, f->total, f->ldv, at::rows)));
@@ -604,4 +610,48 @@ template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes
     MF_TRY((mf__maps_make<at::two>(&maps.two, f->dout, f->heads, f->total, f->ldv, N)));
     const int64_t works = mf__flash_slots(f, at::rows) * f->heads, blocks = mf__cuda(d)->multiprocessors;
     return MF_LAUNCH(d, (hopper_slopes_pair_kernel<BF16, DQK, DV, N, COPIES>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes, *f, maps);
+}
+
+/* The tiles of one pair of widths; times for them are in cuda/README.md. */
+template <bool BF16, int DQK, int DV> static mf_status slopes_backward(mf_device *d, const mf_flash *f) {
+    constexpr int wide = DQK + DV, queries = wide <= 128 ? 128 : wide <= 320 ? 96 : wide <= 400 ? 80 : 64;
+    const double pairs = 2.0 * (double)f->pairs * f->heads, rows = (double)f->total * f->heads, widths = f->dqk + f->dv;
+    auto work = [&](double columns, double results) { mf__cuda_work(d, pairs * columns, rows * (4 * widths + 4 * results + 12), MF_UNIT_FP16); };
+    const bool keys = f->dk || f->dkey_bias;
+    if (f->dq) {
+        work(f->dqk + (keys || f->dv_ ? 0 : widths), f->dqk);       /* S and dP count once */
+        MF_TRY((slopes_launch<BF16, DQK, DV, queries, 2, wide <= 400 ? 2 : 1, MF_SLOPES_Q>(d, f)));
+    }
+    if (!keys && !f->dv_) return MF_OK;
+    if constexpr (wide <= 400) {
+        work(widths + widths, widths);
+        if constexpr (wide <= 224) return slopes_launch<BF16, DQK, DV, wide <= 128 ? 80 : 64, 2, 2, MF_SLOPES_KV>(d, f);
+        else return slopes_pair_launch<BF16, DQK, DV, 64, wide <= 392 ? 4 : 3>(d, f);
+    } else {
+        if (keys) {
+            work(widths + f->dqk, f->dqk);
+            MF_TRY((slopes_launch<BF16, DQK, DV, 64, 2, 1, MF_SLOPES_K>(d, f)));
+        }
+        work(f->dv + (keys ? 0 : f->dqk), f->dv);
+        return f->dv_ ? slopes_launch<BF16, DQK, DV, 80, 2, 2, MF_SLOPES_V>(d, f) : MF_OK;
+    }
+}
+
+/* Columns of Q and K, of V and dO; smaller first: a problem takes the first pair that covers it. */
+#ifndef MF_HOPPER_SLOPES
+#define MF_HOPPER_SLOPES(X) X(64, 64) X(96, 128) X(128, 128) X(160, 160) X(160, 232) X(192, 192) X(208, 272) X(256, 256)
+#endif
+
+bool mf__hopper_backward_apart([[maybe_unused]] mf_device *d, [[maybe_unused]] const mf_flash *f, [[maybe_unused]] mf_status *status) {
+    const mf_cuda *c = mf__cuda(d);
+    if (c->capability != 90 || f->total > INT_MAX / 2) return false;
+    if (2 * (f->total * f->heads / 128) < c->multiprocessors) return false;           /* most multiprocessors would have nothing to do */
+#define MF_PAIR(dqk_, dv__) \
+    if (f->dqk <= dqk_ && f->dv <= dv__) { \
+        *status = f->bf16 ? slopes_backward<true, dqk_, dv__>(d, f) : slopes_backward<false, dqk_, dv__>(d, f); \
+        return true; \
+    }
+    MF_HOPPER_SLOPES(MF_PAIR)
+#undef MF_PAIR
+    return false;
 }
