@@ -37,8 +37,8 @@ template <int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE> st
     static constexpr int pass_one = mf_panels<one>::bytes(N), pass_two = mf_panels<two>::bytes(N);
     static constexpr int step_one = up(pass_one), step_two = up(pass_two);
     static constexpr int at_own_two = up(own_one), at_one = at_own_two + up(own_two), at_two = at_one + FIRST * step_one;
-    static constexpr int floats = at_two + (SECOND - 1) * step_two + pass_two, bars = floats + FIRST * 2 * N * 4;
-    static constexpr int bytes = bars + 8 * (4 + 2 * FIRST + 2 * SECOND);
+    static constexpr int floats = at_two + (SECOND - 1) * step_two + pass_two, works = floats + FIRST * 2 * N * 4;
+    static constexpr int bars = works + 32, pieces = 2 + FIRST + SECOND, bytes = bars + 16 * (pieces + 2);
     static_assert(N % 16 == 0 && bars % 8 == 0 && bytes <= 227 << 10);
 };
 
@@ -58,7 +58,84 @@ struct mf_slopes_maps {
     mf_maps own_one, own_two, one, two;
 };
 
-template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE>
+/* A tile of one head that a block owns: the first row and the length of its sequence, where in it the tile starts. length 0: no more. */
+struct mf_slopes_work {
+    int first, length, start, head;
+};
+/* The board in shared memory on which one warp announces what the block does next, two works ahead; `bars`: two pieces. */
+struct mf_slopes_board {
+    mf_address works, bars;
+    mf_slopes_turn<2> turn;
+    __device__ __forceinline__ mf_address full() const { return bars + 16 * turn.copy; }
+    __device__ __forceinline__ mf_address free() const { return bars + 16 * turn.copy + 8; }
+    /* All lanes of a warp that is to know. */
+    __device__ __forceinline__ mf_slopes_work next() {
+        mf__bar_await(full(), turn.parity);
+        const float4 bits = mf__read4(works + 16 * turn.copy);
+        mf_slopes_work work;
+        memcpy(&work, &bits, 16);
+        __syncwarp();
+        if ((threadIdx.x & 31) == 0) mf__bar_arrive(free());
+        turn.next();
+        return work;
+    }
+    /* One warp: every gridDim.x-th tile, by sequence, head and tile, sequences of `rows` a tile. */
+    __device__ __forceinline__ void announce(const mf_flash &f, int rows) {
+        const int lane = threadIdx.x & 31;
+        int base = 0, before = 0;             /* sequences from base on are looked at; tiles of those before it */
+        for (int at = (int)blockIdx.x;; at += (int)gridDim.x) {
+            mf_slopes_work work = {};
+            while (base < f.sequences) {
+                const int s = base + lane, first = s < f.sequences ? f.offsets[s] : 0, length = s < f.sequences ? f.offsets[s + 1] - first : 0;
+                const int tiles = (length + rows - 1) / rows;
+                int sum = tiles * f.heads;
+                for (int step = 1; step < 32; step *= 2) {
+                    const int other = __shfl_up_sync(0xffffffffu, sum, step);
+                    if (lane >= step) sum += other;
+                }
+                const uint32_t beyond = __ballot_sync(0xffffffffu, before + sum > at);
+                if (beyond) {
+                    const int owner = __ffs(beyond) - 1, across = __shfl_sync(0xffffffffu, tiles, owner);
+                    const int local = at - before - (__shfl_sync(0xffffffffu, sum, owner) - across * f.heads);
+                    work = {__shfl_sync(0xffffffffu, first, owner), __shfl_sync(0xffffffffu, length, owner), local % across * rows, local / across};
+                    break;
+                }
+                before += __shfl_sync(0xffffffffu, sum, 31);
+                base += 32;
+            }
+            mf__bar_await(free(), turn.parity ^ 1);
+            if (lane == 0) {
+                float bits[4];
+                memcpy(bits, &work, 16);
+                mf__write16(works + 16 * turn.copy, bits);
+                mf__bar_arrive(full());
+            }
+            __syncwarp();
+            turn.next();
+            if (work.length == 0) return;
+        }
+    }
+};
+
+/* c = a b' on 64 x N over K columns; of a the last KEEP steps of 16 columns are in registers. */
+template <bool BF16, int N, int K, int KEEP, int A_ROWS, int B_ROWS>
+static __device__ __forceinline__ void slopes_product(float (&c)[N / 2], mf_address a, int a_row, const uint32_t (&kept)[KEEP > 0 ? KEEP : 1][4],
+    mf_address b) {
+    using panels = mf_panels<K>;
+    constexpr int steps = K / 16, read = steps - KEEP;
+    static_assert(KEEP == 0 || read <= 4 * panels::whole);
+    if constexpr (KEEP == 0) mf__tiles_nt<BF16, N, K, A_ROWS, B_ROWS>(c, a, a_row, b, 0, false);
+    else {
+#pragma unroll
+        for (int k = 0; k < read; k++)
+            mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(mf__matrix_rows<128>(a + panels::at(k / 4, A_ROWS) + 128 * a_row), 32 * (k % 4)),
+                mf__matrix_on(mf__matrix_rows<128>(b + panels::at(k / 4, B_ROWS)), 32 * (k % 4)), k > 0);
+#pragma unroll
+        for (int k = read; k < steps; k++) mf__tile_step_nt<BF16, N, K, B_ROWS>(c, kept[k - read], b, k);
+    }
+}
+
+template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE, int KEEP_ONE = 0, int KEEP_TWO = 0>
 static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_flash f, const __grid_constant__ mf_slopes_maps maps) {
 #if MF_HAS_WGMMA
     using at = mf_slopes_layout<DQK, DV, N, FIRST, SECOND, ROLE>;
@@ -76,30 +153,32 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
             mf__bar_init(piece(i).full, i >= 2 && i < 2 + FIRST ? 2 : 1);         /* copies; the floats of a row */
             mf__bar_init(piece(i).free, 8);
         }
+        for (int i = 0; i < 2; i++) {
+            mf__bar_init(piece(at::pieces + i).full, 1);
+            mf__bar_init(piece(at::pieces + i).free, 11);     /* warps that fetch or multiply */
+        }
         mf__bar_init_seen();
     }
     __syncthreads();
-    const int64_t slots = f.total / at::rows + f.sequences, works = slots * f.heads;
+    mf_slopes_board board = {base + at::works, base + at::bars + 16 * at::pieces, {}};
 
     if (group == 0) {
         mf__registers_less<24>();
-        if (warp == 0 || (warp == 1 && (at::slope || at::weight))) {              /* tiles: warp 0 those of d_qk, warp 1 those of d_v */
+        if (warp < 2) {                                                           /* tiles: warp 0 those of d_qk, warp 1 those of d_v */
             mf_slopes_turn<1> own;
             mf_slopes_turn<FIRST> turn_one;
             mf_slopes_turn<SECOND> turn_two;
-            for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
-                const int head = (int)(work / slots);
-                const mf_place place = mf__flash_place(f, work % slots, at::rows);
-                if (place.start >= place.length) continue;
+            for (mf_slopes_work place = board.next(); place.length > 0; place = board.next()) {
                 if (lane == 0 && warp == 0) {
                     mf__bar_await(own_one.free, own.parity ^ 1);
                     mf__bar_expect(own_one.full, at::own_one);
-                    mf__tile_fetch<at::one, at::rows>(base, &maps.own_one, own_one.full, head, place.first + place.start);
+                    mf__tile_fetch<at::one, at::rows>(base, &maps.own_one, own_one.full, place.head, place.first + place.start);
+#pragma unroll 1
                     for (int j = 0; j < place.length; j += N) {
                         const mf_slopes_piece to = one(turn_one.copy);
                         mf__bar_await(to.free, turn_one.parity ^ 1);
                         mf__bar_expect(to.full, at::pass_one);
-                        mf__tile_fetch<at::one, N>(base + at::at_one + turn_one.copy * at::step_one, &maps.one, to.full, head,
+                        mf__tile_fetch<at::one, N>(base + at::at_one + turn_one.copy * at::step_one, &maps.one, to.full, place.head,
                             place.first + j);
                         turn_one.next();
                     }
@@ -108,13 +187,14 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                     if constexpr (at::slope) {
                         mf__bar_await(own_two.free, own.parity ^ 1);
                         mf__bar_expect(own_two.full, at::own_two);
-                        mf__tile_fetch<at::two, at::rows>(base + at::at_own_two, &maps.own_two, own_two.full, head, place.first + place.start);
+                        mf__tile_fetch<at::two, at::rows>(base + at::at_own_two, &maps.own_two, own_two.full, place.head, place.first + place.start);
                     }
+#pragma unroll 1
                     for (int j = 0; j < place.length; j += N) {
                         const mf_slopes_piece to = two(turn_two.copy);
                         mf__bar_await(to.free, turn_two.parity ^ 1);
                         mf__bar_expect(to.full, at::pass_two);
-                        mf__tile_fetch<at::two, N>(base + at::at_two + turn_two.copy * at::step_two, &maps.two, to.full, head,
+                        mf__tile_fetch<at::two, N>(base + at::at_two + turn_two.copy * at::step_two, &maps.two, to.full, place.head,
                             place.first + j);
                         turn_two.next();
                     }
@@ -124,16 +204,14 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
             }
         } else if (warp == 2) {                                                   /* floats: bias of keys, or lse and delta of queries */
             mf_slopes_turn<FIRST> turn;
-            for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
-                const int head = (int)(work / slots);
-                const mf_place place = mf__flash_place(f, work % slots, at::rows);
-                if (place.start >= place.length) continue;
+            for (mf_slopes_work place = board.next(); place.length > 0; place = board.next()) {
+#pragma unroll 1
                 for (int j = 0; j < place.length; j += N) {
                     float x[(N + 31) / 32], y[(N + 31) / 32];
 #pragma unroll
                     for (int r = 0; r < (N + 31) / 32; r++) {
                         const int i = j + lane + 32 * r;
-                        const int64_t row = (place.first + i) * f.heads + head;
+                        const int64_t row = (int64_t)(place.first + i) * f.heads + place.head;
                         if (i < place.length) {
                             if constexpr (keys) {
                                 const float lse = f.lse[row];
@@ -155,7 +233,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                     turn.next();
                 }
             }
-        }
+        } else if (warp == 3) board.announce(f, at::rows);
     } else {
         mf__registers_more<240>();
         const int g = lane >> 2, t = lane & 3, consumer = group - 1;
@@ -167,12 +245,9 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
             __syncwarp();
             if (lane == 0) mf__bar_arrive(bar);
         };
-        for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
-            const int head = (int)(work / slots);
-            const mf_place place = mf__flash_place(f, work % slots, at::rows);
-            if (place.start >= place.length) continue;
+        for (mf_slopes_work place = board.next(); place.length > 0; place = board.next()) {
             const int first = place.start + consumer * 64 + warp * 16 + g, tiles = (place.length + N - 1) / N;
-            const int64_t row0 = place.first * f.heads + head;
+            const int64_t row0 = (int64_t)place.first * f.heads + place.head;
             float shift[2], delta[2], sum[2] = {0, 0};          /* keys: of the bias; queries: of lse */
 #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -195,6 +270,13 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
             for (float &x : weights) x = 0;
             mf__bar_await(own_one.full, own.parity);
             if constexpr (at::slope) mf__bar_await(own_two.full, own.parity);
+            uint32_t kept_one[KEEP_ONE > 0 ? KEEP_ONE : 1][4], kept_two[KEEP_TWO > 0 ? KEEP_TWO : 1][4];
+#pragma unroll
+            for (int k = 0; k < KEEP_ONE; k++)
+                mf__tile_operand<at::one, at::rows>(kept_one[k], base, 64 * consumer + 16 * warp, at::one / 16 - KEEP_ONE + k);
+#pragma unroll
+            for (int k = 0; k < KEEP_TWO; k++)
+                mf__tile_operand<at::two, at::rows>(kept_two[k], base + at::at_own_two, 64 * consumer + 16 * warp, at::two / 16 - KEEP_TWO + k);
             for (int tile = 0; tile < tiles; tile++) {
                 const mf_slopes_piece this_one = one(turn_one.copy), this_two = two(turn_two.copy);
                 const mf_address tile_one = base + at::at_one + turn_one.copy * at::step_one;
@@ -209,12 +291,12 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                 }
                 float s[N / 2], dp[at::slope ? N / 2 : 1];
                 mf__wgmma_fence();
-                mf__tiles_nt<BF16, N, at::one, at::rows, N>(s, base, 64 * consumer, tile_one, 0, false);
+                slopes_product<BF16, N, at::one, KEEP_ONE, at::rows, N>(s, base, 64 * consumer, kept_one, tile_one);
                 mf__wgmma_commit();
                 if constexpr (at::slope) {
                     mf__bar_await(this_two.full, turn_two.parity);
                     mf__wgmma_fence();
-                    mf__tiles_nt<BF16, N, at::two, at::rows, N>(dp, base + at::at_own_two, 64 * consumer, tile_two, 0, false);
+                    slopes_product<BF16, N, at::two, KEEP_TWO, at::rows, N>(dp, base + at::at_own_two, 64 * consumer, kept_two, tile_two);
                     mf__wgmma_commit();
                 }
                 mf__wgmma_wait<at::slope ? 1 : 0>();
@@ -308,7 +390,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
 #endif
 }
 
-template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE>
+template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE, int KEEP_ONE = 0, int KEEP_TWO = 0>
 static mf_status slopes_launch(mf_device *d, const mf_flash *f) {
     using at = mf_slopes_layout<DQK, DV, N, FIRST, SECOND, ROLE>;
     constexpr bool keys = ROLE != MF_SLOPES_Q;
@@ -319,7 +401,7 @@ static mf_status slopes_launch(mf_device *d, const mf_flash *f) {
     MF_TRY((mf__maps_make<at::one>(&maps.one, keys ? f->q : f->k, f->heads, f->total, f->ldq, N)));
     MF_TRY((mf__maps_make<at::two>(&maps.two, keys ? f->dout : f->v, f->heads, f->total, f->ldv, N)));
     const int64_t works = mf__flash_slots(f, at::rows) * f->heads, blocks = mf__cuda(d)->multiprocessors;
-    return MF_LAUNCH(d, (hopper_slopes_kernel<BF16, DQK, DV, N, FIRST, SECOND, ROLE>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes,
+    return MF_LAUNCH(d, (hopper_slopes_kernel<BF16, DQK, DV, N, FIRST, SECOND, ROLE, KEEP_ONE, KEEP_TWO>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes,
                      *f, maps);
 }
 
@@ -330,7 +412,7 @@ template <int DQK, int DV, int N, int COPIES> struct mf_slopes_pair {
     static constexpr int pass_one = mf_panels<one>::bytes(N), pass_two = mf_panels<two>::bytes(N);
     static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = mf_panels<two>::bytes(rows);
     static constexpr int at_two = COPIES * pass_one, weights = at_two + COPIES * pass_two, floats = weights + N * 64 * 4,
-        bars = floats + COPIES * 2 * N * 4, bytes = bars + 8 * 2 * (1 + 2 * COPIES);
+        works = floats + COPIES * 2 * N * 4, bars = works + 32, pieces = 1 + 2 * COPIES, bytes = bars + 16 * (pieces + 2);
     static_assert(N % 16 == 0 && N >= rows && pass_one % 1024 == 0 && pass_two % 1024 == 0 && bytes <= 227 << 10);
 };
 template <bool BF16, int DQK, int DV, int N, int COPIES>
@@ -354,43 +436,48 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
             mf__bar_init(two(i).full, 1);
             mf__bar_init(two(i).free, 8);
         }
+        for (int i = 0; i < 2; i++) {
+            mf__bar_init(piece(at::pieces + i).full, 1);
+            mf__bar_init(piece(at::pieces + i).free, 11);     /* warps that fetch or multiply */
+        }
         mf__bar_init_seen();
     }
     __syncthreads();
-    const int64_t slots = f.total / at::rows + f.sequences, works = slots * f.heads;
+    mf_slopes_board board = {base + at::works, base + at::bars + 16 * at::pieces, {}};
 
     if (group == 0) {
         mf__registers_less<24>();
+        if (warp == 3) board.announce(f, at::rows);
+        else {
         mf_slopes_turn<COPIES> turn;                          /* the first tile of a work is its own rows */
-        for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
-            const int head = (int)(work / slots);
-            const mf_place place = mf__flash_place(f, work % slots, at::rows);
-            if (place.start >= place.length) continue;
+        for (mf_slopes_work place = board.next(); place.length > 0; place = board.next()) {
             if (warp < 2 && lane == 0) {
+#pragma unroll 1
                 for (int j = -N; j < place.length; j += N) {
                     const mf_slopes_piece to = warp == 0 ? one(turn.copy) : two(turn.copy);
                     mf__bar_await(to.free, turn.parity ^ 1);
                     if (warp == 0) {
                         const mf_address tile = base + turn.copy * at::pass_one;
                         mf__bar_expect(to.full, j < 0 ? at::own_one : at::pass_one);
-                        if (j < 0) mf__tile_fetch<at::one, at::rows>(tile, &maps.own_one, to.full, head, place.first + place.start);
-                        else mf__tile_fetch<at::one, N>(tile, &maps.one, to.full, head, place.first + j);
+                        if (j < 0) mf__tile_fetch<at::one, at::rows>(tile, &maps.own_one, to.full, place.head, place.first + place.start);
+                        else mf__tile_fetch<at::one, N>(tile, &maps.one, to.full, place.head, place.first + j);
                     } else {
                         const mf_address tile = base + at::at_two + turn.copy * at::pass_two;
                         mf__bar_expect(to.full, j < 0 ? at::own_two : at::pass_two);
-                        if (j < 0) mf__tile_fetch<at::two, at::rows>(tile, &maps.own_two, to.full, head, place.first + place.start);
-                        else mf__tile_fetch<at::two, N>(tile, &maps.two, to.full, head, place.first + j);
+                        if (j < 0) mf__tile_fetch<at::two, at::rows>(tile, &maps.own_two, to.full, place.head, place.first + place.start);
+                        else mf__tile_fetch<at::two, N>(tile, &maps.two, to.full, place.head, place.first + j);
                     }
                     turn.next();
                 }
             }
             if (warp == 2) {
+#pragma unroll 1
                 for (int j = -N; j < place.length; j += N) {
                     float x[(N + 31) / 32], y[(N + 31) / 32];
 #pragma unroll
                     for (int r = 0; r < (N + 31) / 32; r++) {
                         const int i = j + lane + 32 * r;
-                        const int64_t row = (place.first + i) * f.heads + head;
+                        const int64_t row = (int64_t)(place.first + i) * f.heads + place.head;
                         x[r] = INFINITY, y[r] = 0.0f;
                         if (j >= 0 && i < place.length) {
                             const float lse = f.lse[row];
@@ -412,6 +499,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 }
             }
             __syncwarp();
+        }
         }
     } else {
         mf__registers_more<240>();
@@ -435,12 +523,9 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
             mf__proxy_fence();
             mf__barrier(1, 256);
         };
-        for (int64_t work = blockIdx.x; work < works; work += gridDim.x) {
-            const int head = (int)(work / slots);
-            const mf_place place = mf__flash_place(f, work % slots, at::rows);
-            if (place.start >= place.length) continue;
+        for (mf_slopes_work place = board.next(); place.length > 0; place = board.next()) {
             const int first = place.start + warp * 16 + g, tiles = (place.length + N - 1) / N;
-            const int64_t row0 = place.first * f.heads + head;
+            const int64_t row0 = (int64_t)place.first * f.heads + place.head;
             if (group == 1) {
                 float shift[2], dv[DV / 2];
 #pragma unroll
@@ -644,7 +729,7 @@ template <bool BF16, int DQK, int DV> static mf_status slopes_backward(mf_device
 
 bool mf__hopper_backward_apart([[maybe_unused]] mf_device *d, [[maybe_unused]] const mf_flash *f, [[maybe_unused]] mf_status *status) {
     const mf_cuda *c = mf__cuda(d);
-    if (c->capability != 90 || f->total > INT_MAX / 2) return false;
+    if (c->capability != 90 || f->total > INT_MAX / 2 || mf__flash_slots(f, 64) * f->heads > INT_MAX / 2) return false;
     if (2 * (f->total * f->heads / 128) < c->multiprocessors) return false;           /* most multiprocessors would have nothing to do */
 #define MF_PAIR(dqk_, dv__) \
     if (f->dqk <= dqk_ && f->dv <= dv__) { \
