@@ -150,18 +150,3 @@ mf_status mf__graph_draws(const mf_tensor *x, mf_rng *rng) {
     g->generator[g->n_generators++].at = rng->counter;
     return MF_OK;
 }
-
-mf_status mf_profile_begin(mf_ctx *ctx, int device) {
-    mf_device *d;
-    MF_TRY(mf__ctx_device(&d, ctx, device));
-    if (!d->backend->profile_begin) return mf__fail(MF_ESUPPORT, "profile: %s does not time its kernels; only CUDA devices do", d->name);
-    return d->backend->profile_begin(d);
-}
-
-mf_status mf_profile_end(mf_profile_row *rows, int64_t most, int64_t *count, mf_ctx *ctx, int device) {
-    *count = 0;
-    mf_device *d;
-    MF_TRY(mf__ctx_device(&d, ctx, device));
-    if (!d->backend->profile_end) return mf__fail(MF_ESUPPORT, "profile: %s does not time its kernels; only CUDA devices do", d->name);
-    return d->backend->profile_end(d, rows, most, count);
-}

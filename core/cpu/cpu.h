@@ -10,6 +10,17 @@
 static inline int mf__threads(const mf_device *d, int64_t n, int64_t cost) {
     return n * cost < 32768 ? 1 : d->threads;
 }
+
+/* The last sequence that begins at or before residue i: the one that holds it, empty ones hold none. */
+static inline int64_t mf__sequence_at(const mf_packing *packing, int64_t i) {
+    int64_t low = 0, high = packing->count;
+    while (high - low > 1) {
+        const int64_t middle = (low + high) / 2;
+        if (packing->offsets[middle] <= i) low = middle;
+        else high = middle;
+    }
+    return low;
+}
 mf_status mf__cpu_copy(mf_device *d, const mf_iter *it);
 mf_status mf__cpu_fill(mf_device *d, const mf_iter *it, double value);
 mf_status mf__cpu_axpy(mf_device *d, const mf_iter *it, double a, double b);

@@ -8,16 +8,8 @@
  * axes of its first valid residue; identity and zero where none is valid. */
 #include "cpu.h"
 
-#define REAL float
-#define NAME(x) x##_f32
-#include "frames_real.h"
-#undef REAL
-#undef NAME
-#define REAL double
-#define NAME(x) x##_f64
-#include "frames_real.h"
-#undef REAL
-#undef NAME
+#define BODY "frames_real.h"
+#include "both_reals.h"
 
 static mf_status refuse(const char *name, int dtype) {
     return mf__fail(MF_ESUPPORT, "cpu.%s: geometry takes float32 or float64, not %s", name, mf_dtype_name(dtype));

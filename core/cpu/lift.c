@@ -7,17 +7,6 @@
 #include "cpu.h"
 #include "vector.h"
 
-/* The last sequence that begins at or before residue i: the one that holds it, empty ones hold none. */
-static int64_t sequence_of(const mf_packing *packing, int64_t i) {
-    int64_t low = 0, high = packing->count;
-    while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (packing->offsets[middle] <= i) low = middle;
-        else high = middle;
-    }
-    return low;
-}
-
 /* gamma = softplus(w) sqrt(1 / (3 P 9/2)), and the factor of its derivative. */
 static double gamma_factor(const mf_ipa_args *a) {
     return a->query_points > 0 ? sqrt(1 / (3 * ((double)a->query_points * 9 / 2))) : 0;
@@ -26,24 +15,8 @@ static double softplus(double w) { return w > 20 ? w : log1p(exp(w)); }
 
 static int is_masked(const mf_ipa_args *a, int64_t i) { return a->mask && !a->mask[i]; }
 
-#define REAL float
-#define NAME(x) x##_f32
-#define HALF mf__round_half
-#define BF16 mf__round_bf16
-#include "lift_real.h"
-#undef REAL
-#undef NAME
-#undef HALF
-#undef BF16
-#define REAL double
-#define NAME(x) x##_f64
-#define HALF mf__round_half_double
-#define BF16 mf__round_bf16_double
-#include "lift_real.h"
-#undef REAL
-#undef NAME
-#undef HALF
-#undef BF16
+#define BODY "lift_real.h"
+#include "both_reals.h"
 
 static mf_status check(const char *entry, const mf_ipa_args *a) {
     if (!mf__is_real(a->dtype))
@@ -60,7 +33,7 @@ mf_status mf__cpu_lift(mf_device *d, const mf_ipa_args *a) {
     MF_TRY(check("lift", a));
 #pragma omp parallel for num_threads(threads_for(d, a)) schedule(static)
     for (int64_t i = 0; i < a->packing->total; i++) {
-        const int64_t s = sequence_of(a->packing, i);
+        const int64_t s = mf__sequence_at(a->packing, i);
         if (a->dtype == MF_FLOAT32) lift_f32(a, i, s);
         else lift_f64(a, i, s);
     }
@@ -74,7 +47,7 @@ mf_status mf__cpu_lift_grad(mf_device *d, const mf_ipa_args *a) {
     if (!part) return MF_ENOMEM;
 #pragma omp parallel for num_threads(threads_for(d, a)) schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        const int64_t s = sequence_of(a->packing, i);
+        const int64_t s = mf__sequence_at(a->packing, i);
         if (a->dtype == MF_FLOAT32) lift_grad_f32(a, i, s, part + i * heads);
         else lift_grad_f64(a, i, s, part + i * heads);
     }

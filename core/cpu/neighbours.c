@@ -28,20 +28,8 @@ static void alone(int64_t k, int32_t self, int64_t found, int32_t *index, void *
     }
 }
 
-#define REAL float
-#define SQRT sqrtf
-#define NAME(x) x##_f32
-#include "neighbours_real.h"
-#undef REAL
-#undef SQRT
-#undef NAME
-#define REAL double
-#define SQRT sqrt
-#define NAME(x) x##_f64
-#include "neighbours_real.h"
-#undef REAL
-#undef SQRT
-#undef NAME
+#define BODY "neighbours_real.h"
+#include "both_reals.h"
 
 mf_status mf__cpu_neighbours(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index, void *distance) {
     if (packing->longest > INT32_MAX)

@@ -18,20 +18,8 @@
 
 enum { TILE = 512, ROWS = MF__TREE_LEAF };
 
-#define REAL float
-#define SQRT sqrtf
-#define NAME(x) x##_f32
-#include "pair_loss_real.h"
-#undef REAL
-#undef SQRT
-#undef NAME
-#define REAL double
-#define SQRT sqrt
-#define NAME(x) x##_f64
-#include "pair_loss_real.h"
-#undef REAL
-#undef SQRT
-#undef NAME
+#define BODY "pair_loss_real.h"
+#include "both_reals.h"
 
 /* One sequence, ready to be visited. */
 typedef struct scene {

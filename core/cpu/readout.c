@@ -5,16 +5,8 @@
 #include "cpu.h"
 #include "vector.h"
 
-#define REAL float
-#define NAME(x) x##_f32
-#include "readout_real.h"
-#undef REAL
-#undef NAME
-#define REAL double
-#define NAME(x) x##_f64
-#include "readout_real.h"
-#undef REAL
-#undef NAME
+#define BODY "readout_real.h"
+#include "both_reals.h"
 
 static mf_status check(const char *entry, const mf_ipa_args *a) {
     if (mf__is_real(a->dtype)) return MF_OK;

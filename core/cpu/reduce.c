@@ -49,15 +49,10 @@ static inline piece piece_of(const pieces *c, int64_t middle, int64_t inner, int
     return p;
 }
 
-/* sum_<name>: generated for the names of MF__SUM_LIST. The accumulators' own come first: the others end in them. */
-#define DECLARE_SUM(name, T, A) \
-    static mf_status sum_##name(mf_device *d, int64_t outer, int64_t middle, int64_t inner, const T *x, A *y);
-DECLARE_SUM(f32, float, float)
-DECLARE_SUM(f64, double, double)
-DECLARE_SUM(u64, uint64_t, uint64_t)
-
-#define DEFINE_SUM(name, T, A, again) \
-    static mf_status sum_##name(mf_device *d, int64_t outer, int64_t middle, int64_t inner, const T *x, A *y) { \
+/* fn: `of(from, rows, inner, width, to)` of every piece, from `rows` rows of `width` columns that are `inner` apart; where the middle
+ * was cut, `again`, the fn of the results' type, over what the chunks gave. */
+#define DEFINE_PARTED(fn, T, A, of, again) \
+    static mf_status fn(mf_device *d, int64_t outer, int64_t middle, int64_t inner, const T *x, A *y) { \
         const pieces c = cut(outer, middle, inner, 0); \
         A *part = y; \
         if (c.chunks > 1) { \
@@ -68,15 +63,27 @@ DECLARE_SUM(u64, uint64_t, uint64_t)
         for (int64_t item = 0; item < c.count; item++) { \
             const piece p = piece_of(&c, middle, inner, item); \
             const T *from = x + (p.outer * middle + p.first) * inner + p.from; \
-            A *to = part + (p.outer * c.chunks + p.chunk) * inner + p.from; \
-            if (inner == 1) *to = mf__sum_##name(from, p.rows); \
-            else mf__columns_##name(from, p.rows, inner, p.width, to); \
+            of(from, p.rows, inner, p.width, part + (p.outer * c.chunks + p.chunk) * inner + p.from); \
         } \
         if (c.chunks == 1) return MF_OK; \
-        const mf_status status = sum_##again(d, outer, c.chunks, inner, part, y); \
+        const mf_status status = again(d, outer, c.chunks, inner, part, y); \
         free(part); \
         return status; \
     }
+
+/* rows_<name> and sum_<name>: generated for the names of MF__SUM_LIST. The accumulators' own come first: the others end in them. */
+#define DECLARE_SUM(name, T, A) \
+    static mf_status sum_##name(mf_device *d, int64_t outer, int64_t middle, int64_t inner, const T *x, A *y);
+DECLARE_SUM(f32, float, float)
+DECLARE_SUM(f64, double, double)
+DECLARE_SUM(u64, uint64_t, uint64_t)
+
+#define DEFINE_SUM(name, T, A, again) \
+    static inline void rows_##name(const T *from, int64_t rows, int64_t inner, int64_t width, A *to) { \
+        if (inner == 1) *to = mf__sum_##name(from, rows); \
+        else mf__columns_##name(from, rows, inner, width, to); \
+    } \
+    DEFINE_PARTED(sum_##name, T, A, rows_##name, sum_##again)
 MF__DEFINE_SUM(u64, uint64_t, uint64_t, MF__LOAD_REAL)
 DEFINE_SUM(f32, float, float, f32)
 DEFINE_SUM(f64, double, double, f64)
@@ -129,48 +136,33 @@ static mf_status sum(mf_device *d, int dtype, int64_t outer, int64_t middle, int
 #define ABOVE(a, b, IS_NAN) ((a) > (b) || (IS_NAN(a) && !IS_NAN(b)))
 #define BELOW(a, b, IS_NAN) ((a) < (b) || (IS_NAN(a) && !IS_NAN(b)))
 
-/* extreme_<max|min>_<name> and arg_<max|min>_<name> for f32, f64, i32, i64, u8, f16, bf16. The arg functions keep the
- * middle whole: their order matters, and a long single line of them is rare. */
+/* best_<max|min>_<name>, extreme_<max|min>_<name> and arg_<max|min>_<name> for f32, f64, i32, i64, u8, f16, bf16. The arg functions
+ * keep the middle whole: their order matters, and a long single line of them is rare. */
 #define DEFINE_EXTREME(which, TAKES, name, T, LOAD, IS_NAN) \
-    static mf_status extreme_##which##_##name(mf_device *d, int64_t outer, int64_t middle, int64_t inner, const T *x, T *y) { \
-        const pieces c = cut(outer, middle, inner, 0); \
-        T *part = y; \
-        if (c.chunks > 1) { \
-            part = mf__host_alloc(d->ctx, (size_t)(outer * c.chunks * inner) * sizeof *part); \
-            if (!part) return MF_ENOMEM; \
-        } \
-        _Pragma("omp parallel for num_threads(mf__threads(d, outer * middle, inner)) schedule(static)") \
-        for (int64_t item = 0; item < c.count; item++) { \
-            const piece p = piece_of(&c, middle, inner, item); \
-            const T *from = x + (p.outer * middle + p.first) * inner + p.from; \
-            T *to = part + (p.outer * c.chunks + p.chunk) * inner + p.from; \
-            T best[MF__COLUMNS]; \
-            if (inner == 1) { \
-                const int64_t lanes = smaller(p.rows, MF__COLUMNS); \
-                memcpy(best, from, (size_t)lanes * sizeof *best); \
-                int64_t i = lanes; \
-                for (; i + MF__COLUMNS <= p.rows; i += MF__COLUMNS) \
-                    for (int64_t j = 0; j < MF__COLUMNS; j++) \
-                        best[j] = TAKES(LOAD(from[i + j]), LOAD(best[j]), IS_NAN) ? from[i + j] : best[j]; \
-                for (; i < p.rows; i++) \
-                    if (TAKES(LOAD(from[i]), LOAD(best[0]), IS_NAN)) best[0] = from[i]; \
-                for (int64_t j = 1; j < lanes; j++) \
-                    if (TAKES(LOAD(best[j]), LOAD(best[0]), IS_NAN)) best[0] = best[j]; \
-            } else { \
-                memcpy(best, from, (size_t)p.width * sizeof *best); \
-                for (int64_t i = 1; i < p.rows; i++) { \
-                    const T *row = from + i * inner; \
-                    for (int64_t j = 0; j < p.width; j++) \
-                        best[j] = TAKES(LOAD(row[j]), LOAD(best[j]), IS_NAN) ? row[j] : best[j]; \
-                } \
+    static inline void best_##which##_##name(const T *from, int64_t rows, int64_t inner, int64_t width, T *to) { \
+        T best[MF__COLUMNS]; \
+        if (inner == 1) { \
+            const int64_t lanes = smaller(rows, MF__COLUMNS); \
+            memcpy(best, from, (size_t)lanes * sizeof *best); \
+            int64_t i = lanes; \
+            for (; i + MF__COLUMNS <= rows; i += MF__COLUMNS) \
+                for (int64_t j = 0; j < MF__COLUMNS; j++) \
+                    best[j] = TAKES(LOAD(from[i + j]), LOAD(best[j]), IS_NAN) ? from[i + j] : best[j]; \
+            for (; i < rows; i++) \
+                if (TAKES(LOAD(from[i]), LOAD(best[0]), IS_NAN)) best[0] = from[i]; \
+            for (int64_t j = 1; j < lanes; j++) \
+                if (TAKES(LOAD(best[j]), LOAD(best[0]), IS_NAN)) best[0] = best[j]; \
+        } else { \
+            memcpy(best, from, (size_t)width * sizeof *best); \
+            for (int64_t i = 1; i < rows; i++) { \
+                const T *row = from + i * inner; \
+                for (int64_t j = 0; j < width; j++) \
+                    best[j] = TAKES(LOAD(row[j]), LOAD(best[j]), IS_NAN) ? row[j] : best[j]; \
             } \
-            memcpy(to, best, (size_t)p.width * sizeof *best); \
         } \
-        if (c.chunks == 1) return MF_OK; \
-        const mf_status status = extreme_##which##_##name(d, outer, c.chunks, inner, part, y); \
-        free(part); \
-        return status; \
+        memcpy(to, best, (size_t)width * sizeof *best); \
     } \
+    DEFINE_PARTED(extreme_##which##_##name, T, T, best_##which##_##name, extreme_##which##_##name) \
     static mf_status arg_##which##_##name(mf_device *d, int64_t outer, int64_t middle, int64_t inner, const T *x, int32_t *y) { \
         const pieces c = cut(outer, middle, inner, 1); \
         _Pragma("omp parallel for num_threads(mf__threads(d, outer * middle, inner)) schedule(static)") \
@@ -284,8 +276,7 @@ mf_status mf__cpu_cumsum(mf_device *d, int dtype, int64_t outer, int64_t middle,
         for (int64_t item = 0; item < packing->count * blocks; item++) { \
             const int64_t s = item / blocks, from = item % blocks * MF__COLUMNS, first = packing->offsets[s]; \
             const int64_t rows = packing->offsets[s + 1] - first; \
-            if (inner == 1) y[s] = mf__sum_##name(x + first, rows); \
-            else mf__columns_##name(x + first * inner + from, rows, inner, smaller(inner - from, MF__COLUMNS), y + s * inner + from); \
+            rows_##name(x + first * inner + from, rows, inner, smaller(inner - from, MF__COLUMNS), y + s * inner + from); \
         } \
     }
 MF__SUM_LIST(DEFINE_SEGMENTS)
@@ -317,15 +308,10 @@ mf_status mf__cpu_segment_expand(mf_device *d, int64_t row_bytes, const mf_packi
     #pragma omp parallel for num_threads(mf__threads(d, packing->total, row_bytes / 8 + 1)) schedule(static)
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         const int64_t first = chunk * ROW_CHUNK, end = smaller(first + ROW_CHUNK, packing->total);
-        int64_t lo = 0, hi = packing->count;  /* offsets[lo] <= first < offsets[hi] */
-        while (hi - lo > 1) {
-            const int64_t middle = (lo + hi) / 2;
-            if (packing->offsets[middle] <= first) lo = middle;
-            else hi = middle;
-        }
+        int64_t s = mf__sequence_at(packing, first);
         for (int64_t i = first; i < end; i++) {
-            while (packing->offsets[lo + 1] <= i) lo++;
-            memcpy((char *)y + i * row_bytes, (const char *)x + lo * row_bytes, (size_t)row_bytes);
+            while (packing->offsets[s + 1] <= i) s++;
+            memcpy((char *)y + i * row_bytes, (const char *)x + s * row_bytes, (size_t)row_bytes);
         }
     }
     return MF_OK;
