@@ -55,12 +55,8 @@ mf_status mf__cuda_random(mf_device *d, int kind, int dtype, int64_t n, void *x,
 template <class T> static __global__ void __launch_bounds__(128) random_rotations_kernel(int64_t n, T *R, mf_draw draw) {
     const mf_rng rng = mf__draw_rng(draw);
     MF_GRID_LOOP(i, n) {
-        double q[4];
-        mf__uniform_quaternion(q, mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)i));
-        const double w = q[0], x = q[1], y = q[2], z = q[3];
-        const double m[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),
-                             2 * (x * y + w * z),     1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-                             2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
+        double m[9];
+        mf__uniform_rotation(m, mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)i));
         for (int k = 0; k < 9; k++) R[9 * i + k] = (T)m[k];
     }
 }

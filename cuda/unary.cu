@@ -104,17 +104,21 @@ template <class T> static mf_status integers(mf_device *d, const mf_iter *it, in
     return mf__each<T, T, mf_nothing, mf_nothing>(d, names[op], it, f, f, 1);
 }
 
-template <class T> static mf_status values(mf_device *d, const mf_iter *it, int op, double p0, double p1) {
+/* ANY is any_value with B = mf_nothing, or any_slope with B = T: what is read besides x. */
+template <template <class> class ANY, class T, class B>
+static mf_status any_of(mf_device *d, const char *const *name, const mf_iter *it, int op, double p0, double p1) {
     using W = computed_in<T>;
-    const any_value<T> any = {op, (W)p0, (W)p1};
-    return mf__each<T, T, mf_nothing, mf_nothing>(d, names[op], it, any, any, cost_of(op));
+    const ANY<T> any = {op, (W)p0, (W)p1};
+    return mf__each<T, T, B, mf_nothing>(d, name[op], it, any, any, cost_of(op));
 }
 
-static mf_status values_f32(mf_device *d, const mf_iter *it, int op, double p0, double p1) {
-    const any_value<float> any = {op, (float)p0, (float)p1};
-#define CASE(name, f, df, kept) \
-    case MF_UNARY_##name:       \
-        return mf__each<float, float, mf_nothing, mf_nothing>(d, names[op], it, one_value<MF_UNARY_##name>{any.p0, any.p1}, any, cost_of(op));
+/* float: ONE is one_value or one_slope. */
+template <template <class> class ANY, template <int> class ONE, class B>
+static mf_status each_of(mf_device *d, const char *const *name, const mf_iter *it, int op, double p0, double p1) {
+    const ANY<float> any = {op, (float)p0, (float)p1};
+#define CASE(row, f, df, kept) \
+    case MF_UNARY_##row:       \
+        return mf__each<float, float, B, mf_nothing>(d, name[op], it, ONE<MF_UNARY_##row>{any.p0, any.p1}, any, cost_of(op));
     switch (op) { MF_UNARY_LIST(CASE) }
 #undef CASE
     return MF_OK;
@@ -127,29 +131,13 @@ mf_status mf__cuda_unary(mf_device *d, const mf_iter *it, int op, double p0, dou
         && op != MF_UNARY_sign && op != MF_UNARY_square)
         return mf__fail(MF_ESUPPORT, "cuda: unary function %d has no kernel for %s", op, mf_dtype_name(dtype));
     switch (dtype) {
-    case MF_FLOAT32: return values_f32(d, it, op, p0, p1);
-    case MF_FLOAT64: return values<double>(d, it, op, p0, p1);
-    case MF_BFLOAT16: return values<__nv_bfloat16>(d, it, op, p0, p1);
-    case MF_FLOAT16: return values<__half>(d, it, op, p0, p1);
+    case MF_FLOAT32: return each_of<any_value, one_value, mf_nothing>(d, names, it, op, p0, p1);
+    case MF_FLOAT64: return any_of<any_value, double, mf_nothing>(d, names, it, op, p0, p1);
+    case MF_BFLOAT16: return any_of<any_value, __nv_bfloat16, mf_nothing>(d, names, it, op, p0, p1);
+    case MF_FLOAT16: return any_of<any_value, __half, mf_nothing>(d, names, it, op, p0, p1);
     case MF_INT32: return integers<int32_t>(d, it, op, p0, p1);
     default: return integers<int64_t>(d, it, op, p0, p1);
     }
-}
-
-template <class T> static mf_status slopes(mf_device *d, const mf_iter *it, int op, double p0, double p1) {
-    using W = computed_in<T>;
-    const any_slope<T> any = {op, (W)p0, (W)p1};
-    return mf__each<T, T, T, mf_nothing>(d, gradient_names[op], it, any, any, cost_of(op));
-}
-
-static mf_status slopes_f32(mf_device *d, const mf_iter *it, int op, double p0, double p1) {
-    const any_slope<float> any = {op, (float)p0, (float)p1};
-#define CASE(name, f, df, kept) \
-    case MF_UNARY_##name:       \
-        return mf__each<float, float, float, mf_nothing>(d, gradient_names[op], it, one_slope<MF_UNARY_##name>{any.p0, any.p1}, any, cost_of(op));
-    switch (op) { MF_UNARY_LIST(CASE) }
-#undef CASE
-    return MF_OK;
 }
 
 mf_status mf__cuda_unary_grad(mf_device *d, const mf_iter *it, int op, double p0, double p1) {
@@ -162,10 +150,10 @@ mf_status mf__cuda_unary_grad(mf_device *d, const mf_iter *it, int op, double p0
         return mf__cuda_unary(d, it, flat ? MF_UNARY_affine : op, flat ? 0 : p0, -0.0);
     }
     switch (dtype) {
-    case MF_FLOAT32: return slopes_f32(d, &full, op, p0, p1);
-    case MF_FLOAT64: return slopes<double>(d, &full, op, p0, p1);
-    case MF_BFLOAT16: return slopes<__nv_bfloat16>(d, &full, op, p0, p1);
-    case MF_FLOAT16: return slopes<__half>(d, &full, op, p0, p1);
+    case MF_FLOAT32: return each_of<any_slope, one_slope, float>(d, gradient_names, &full, op, p0, p1);
+    case MF_FLOAT64: return any_of<any_slope, double, double>(d, gradient_names, &full, op, p0, p1);
+    case MF_BFLOAT16: return any_of<any_slope, __nv_bfloat16, __nv_bfloat16>(d, gradient_names, &full, op, p0, p1);
+    case MF_FLOAT16: return any_of<any_slope, __half, __half>(d, gradient_names, &full, op, p0, p1);
     default: return mf__fail(MF_ESUPPORT, "cuda: gradients have no kernel for %s", mf_dtype_name(dtype));
     }
 }

@@ -63,6 +63,15 @@ MF_DEVICE_FUNCTION static inline void mf__uniform_quaternion(double q[4], mf_wor
     q[2] = scale * r1 * cos(a1);
     q[3] = scale * r1 * sin(a1);
 }
+/* The same rotation as a matrix, by rows. */
+MF_DEVICE_FUNCTION static inline void mf__uniform_rotation(double m[9], mf_words b) {
+    double q[4];
+    mf__uniform_quaternion(q, b);
+    const double w = q[0], x = q[1], y = q[2], z = q[3];
+    m[0] = 1 - 2 * (y * y + z * z), m[1] = 2 * (x * y - w * z), m[2] = 2 * (x * z + w * y);
+    m[3] = 2 * (x * y + w * z), m[4] = 1 - 2 * (x * x + z * z), m[5] = 2 * (y * z - w * x);
+    m[6] = 2 * (x * z - w * y), m[7] = 2 * (y * z + w * x), m[8] = 1 - 2 * (x * x + y * y);
+}
 
 /* Uniform on the sphere, by height and longitude (Archimedes): the law of three normals, normalised, from words 2 and 3. */
 MF_DEVICE_FUNCTION static inline void mf__uniform_axis(double axis[3], mf_words b) {

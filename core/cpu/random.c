@@ -52,12 +52,8 @@ mf_status mf__cpu_random(mf_device *d, int kind, int dtype, int64_t n, void *x, 
 mf_status mf__cpu_random_rotations(mf_device *d, int dtype, int64_t n, void *R, mf_rng rng) {
 #pragma omp parallel for num_threads(mf__threads(d, n, 128)) schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        double q[4];
-        mf__uniform_quaternion(q, mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)i));
-        const double w = q[0], x = q[1], y = q[2], z = q[3];
-        const double m[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),
-                             2 * (x * y + w * z),     1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-                             2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
+        double m[9];
+        mf__uniform_rotation(m, mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)i));
         for (int k = 0; k < 9; k++) store(R, dtype, 9 * i + k, m[k]);
     }
     return MF_OK;
