@@ -5,8 +5,8 @@
  *     C = op(A) op(B)    is    C' = op(B)' op(A)'      its first operand is our B, its second our A, its m is our n
  *
  * and a transpose flag keeps its meaning. `bias` runs along its rows, as its epilogue wants. (BGRADB, its epilogue for the gradient of a
- * bias in the product that makes dw, is not used: in steps of 512 residues on an H200 such products took several times as
- * long as without, more than a pass for the sums.)
+ * bias in the product that makes dw, is not used. On an H200, over the network's layers, dw and then bias_grad.cu against the one
+ * product: up to 0.9 us a layer more at 512 and 2048 rows, 1 to 34 us less from 8192 on.)
  *
  *     storage            operands                    cuBLASLt's compute type       sums in
  *     float32            exact                       32F: no tensor cores          float32
