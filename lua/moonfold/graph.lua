@@ -36,9 +36,12 @@ Graph.__index = Graph
 
 local no_grad = grad.functions.no_grad
 
--- A fresh tensor with x's values that no scope frees.
+-- A fresh tensor with x's values and no history.
+local function clone(x) return no_grad(x.clone, x) end
+
+-- The same, which no scope frees and which requires a gradient where x does.
 local function copied(x)
-  local y = no_grad(function() return x:clone() end):keep()
+  local y = clone(x):keep()
   if x:requires_grad() then y:require_grad() end
   return y
 end
@@ -175,9 +178,7 @@ function Graph:__call(...)
   remember(self, key, entry)
   local results = replay(entry, tensors)
   local fresh = {}
-  for i = 1, results.n do
-    fresh[i] = rebuilt(results[i], function(x) return no_grad(function() return x:clone() end) end)
-  end
+  for i = 1, results.n do fresh[i] = rebuilt(results[i], clone) end
   return unpack(fresh, 1, results.n)
 end
 
