@@ -38,14 +38,22 @@ struct mf_wide_scores {
 /* The tile of 128 rows in a slot, and its sequence's first slot. */
 struct mf_wide_place : mf_place {
     int64_t first_slot;
-    __device__ __forceinline__ mf_wide_place(const mf_flash &f, int64_t slot) : mf_place(mf__flash_place(f, slot, WIDE_TILE)),
-        first_slot(first / WIDE_TILE + sequence) {}
+    __device__ __forceinline__ explicit mf_wide_place(const mf_place &place) : mf_place(place), first_slot(first / WIDE_TILE + sequence) {}
+    __device__ __forceinline__ mf_wide_place(const mf_flash &f, int64_t slot) : mf_wide_place(mf__flash_place(f, slot, WIDE_TILE)) {}
 };
 
+/* Shared memory of the scores: stages, then two of what a tile needs beside them, made by a warp of the producers: where it lies, and vectors
+ * as the epilogue takes them. */
+struct mf_wide_tile {
+    int64_t slot, row0;           /* row of the results; of the sequence's first residue and the head, in vectors */
+    int head, key, start, length; /* length 0: no more tiles */
+};
 template <int KEYS, int STAGES> struct mf_scores_layout {
-    static constexpr int right = WIDE_TILE * 128, stage = right + KEYS * 128, bias = STAGES * stage, sums = bias + 2 * KEYS * 4,
-        bars = sums + 8 * KEYS * 4, bytes = bars + mf_stages::bars_bytes(STAGES);
-    static_assert(stage % 1024 == 0);
+    static constexpr int right = WIDE_TILE * 128, stage = right + KEYS * 128;
+    static constexpr int bias = sizeof(mf_wide_tile), lse = bias + KEYS * 4, delta = lse + WIDE_TILE * 4, vectors = delta + WIDE_TILE * 4;
+    static constexpr int beside = STAGES * stage, sums = beside + 2 * vectors, bars = sums + 8 * KEYS * 4,
+        bytes = bars + mf_stages::bars_bytes(STAGES) + mf_stages::bars_bytes(2);
+    static_assert(stage % 1024 == 0 && vectors % 8 == 0);
 };
 
 /* Sums x over the 8 lanes with the same t. Lane 4 g + t keeps the sums of x[g COUNT / 8 ...]. */
@@ -67,22 +75,40 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
     MF_SHARED(unsigned char, shared);
     const mf_address base = mf__address(shared);
     mf_stages ring(base, base + at::bars, at::stage, STAGES);
+    mf_stages beside(base + at::beside, base + at::bars + mf_stages::bars_bytes(STAGES), at::vectors, 2);
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 & 3, lane = threadIdx.x & 31;
     const int q_slabs = ((int)f.ldq + 63) / 64, v_slabs = ((int)f.ldv + 63) / 64, key_tiles = to.keys / KEYS;
     const int64_t tiles = to.slots * to.heads * key_tiles;
     if (threadIdx.x == 0) {
         ring.init(1, 8);
+        beside.init(32, 8);
         mf__bar_init_seen();
     }
     __syncthreads();
     if (group == 0) {
         mf__registers_less<40>();
-        if (warp == 0)
+        if (warp < 2) {
             for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
                 const int head = (int)(tile / key_tiles % to.heads), key = (int)(tile % key_tiles) * KEYS;
-                const mf_wide_place place(f, to.first_slot + tile / key_tiles / to.heads);
+                const int64_t slot = tile / key_tiles / to.heads;
+                const mf_wide_place place(f, to.first_slot + slot);
                 if (place.start >= place.length || key >= place.length) continue;
-                if (lane == 0)
+                if (warp == 1) {
+                    const int64_t row0 = place.first * f.heads + to.first_head + head;
+                    beside.await_empty();
+                    if (lane == 0) *(mf_wide_tile *)(shared + at::beside + beside.at * at::vectors) = {slot, row0, head, key, place.start, place.length};
+                    for (int i = lane; i < KEYS; i += 32)
+                        mf__write(beside.stage() + at::bias + 4 * i, key + i >= place.length ? -INFINITY :
+                            f.key_bias ? f.key_bias[row0 + (int64_t)(key + i) * f.heads] * MF_LOG2E : 0.0f);
+                    for (int i = lane; i < WIDE_TILE; i += 32) {
+                        const bool inside = place.start + i < place.length;
+                        const int64_t row = row0 + (int64_t)(place.start + i) * f.heads;
+                        mf__write(beside.stage() + at::lse + 4 * i, inside ? f.lse[row] : -INFINITY);
+                        mf__write(beside.stage() + at::delta + 4 * i, inside ? f.delta[row] : 0.0f);
+                    }
+                    mf__bar_arrive(beside.full());
+                    beside.next();
+                } else if (lane == 0)
                     for (int n = 0; n < q_slabs + v_slabs; n++) {
                         const bool first = n < q_slabs;
                         const int column = 64 * (first ? n : n - q_slabs);
@@ -94,29 +120,21 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
                     }
                 __syncwarp();
             }
+            if (warp == 1) {
+                beside.await_empty();
+                if (lane == 0) *(mf_wide_tile *)(shared + at::beside + beside.at * at::vectors) = {};
+                mf__bar_arrive(beside.full());
+            }
+        }
     } else {
         mf__registers_more<232>();
-        const int member = group - 1, g = lane >> 2, t = lane & 3;
-        const mf_address bias = base + at::bias + member * KEYS * 4, sums = base + at::sums + member * 4 * KEYS * 4;
-        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-            const int head = (int)(tile / key_tiles % to.heads), key = (int)(tile % key_tiles) * KEYS;
-            const int64_t slot = tile / key_tiles / to.heads;
-            const mf_wide_place place(f, to.first_slot + slot);
-            if (place.start >= place.length || key >= place.length) continue;
-            const int64_t row0 = place.first * f.heads + to.first_head + head;
-            const int own = member * 64 + warp * 16 + g;                      /* and 8 on: this lane's rows */
-            mf__barrier(1 + member, 128);                                     /* nobody reads the last tile's vectors any more */
-            for (int i = threadIdx.x & 127; i < KEYS; i += 128)
-                mf__write(bias + 4 * i, key + i >= place.length ? -INFINITY :
-                    f.key_bias ? f.key_bias[row0 + (int64_t)(key + i) * f.heads] * MF_LOG2E : 0.0f);
-            float lse[2], delta[2];
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int r = place.start + own + 8 * h;
-                const int64_t row = row0 + (int64_t)r * f.heads;
-                lse[h] = r < place.length ? f.lse[row] : -INFINITY;
-                delta[h] = r < place.length ? f.delta[row] : 0.0f;
-            }
+        const int member = group - 1, g = lane >> 2, t = lane & 3, own = member * 64 + warp * 16 + g;       /* and 8 on: this lane's rows */
+        const mf_address sums = base + at::sums + member * 4 * KEYS * 4;
+        for (;;) {
+            beside.await_full();
+            const mf_address vectors = beside.stage(), bias = vectors + at::bias;
+            const mf_wide_tile *const tile = (const mf_wide_tile *)(shared + at::beside + beside.at * at::vectors);
+            if (tile->length == 0) break;
             float s[KEYS / 2], dp[KEYS / 2];
             mf_address last = ring.empty();
             auto multiply = [&](float (&c)[KEYS / 2], int slabs, bool first) {
@@ -143,16 +161,18 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
             mf__keep(s);
             mf__keep(dp);
             if (lane == 0) mf__bar_arrive(last);
-            mf__barrier(1 + member, 128);                                     /* the vectors are there */
 
-            if (key + KEYS > place.length || place.start + WIDE_TILE > place.length) {        /* what other sequences left there */
+            const int key = tile->key, keys = tile->length - key, rows = tile->length - tile->start;          /* that are left */
+            const int64_t slot = tile->slot;
+            const int head = tile->head;
+            if (KEYS > keys || WIDE_TILE > rows) {                            /* what other sequences left there */
 #pragma unroll
                 for (int i = 0; i < KEYS / 2; i++)
-                    if (key + i / 4 * 8 + 2 * t + i % 2 >= place.length || place.start + own + i / 2 % 2 * 8 >= place.length) s[i] = dp[i] = 0;
+                    if (i / 4 * 8 + 2 * t + i % 2 >= keys || own + i / 2 % 2 * 8 >= rows) s[i] = dp[i] = 0;
             }
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const mf_backward_row<BF16> row(lse[h], delta[h], true);
+                const mf_backward_row<BF16> row(mf__read(vectors + at::lse + 4 * (own + 8 * h)), mf__read(vectors + at::delta + 4 * (own + 8 * h)), true);
                 const bool odd = t & 1;
                 const int64_t line = ((slot * WIDE_TILE + own + 8 * h) * to.heads + head) * to.keys + key;
 #pragma unroll
@@ -175,12 +195,16 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
                     if (to.ds) *(uint2 *)(to.ds + here) = odd ? make_uint2(ds_other, ds[1]) : make_uint2(ds[0], ds_other);
                 }
             }
+            __syncwarp();
+            if (lane == 0) mf__bar_arrive(beside.empty());
+            beside.next();
             if (to.sums) {
                 float x[KEYS / 4];
 #pragma unroll
                 for (int i = 0; i < KEYS / 4; i++) x[i] = dp[i / 2 * 4 + i % 2] + dp[i / 2 * 4 + 2 + i % 2];
                 wide_sum_rows<KEYS / 8, 16>(x);
                 const int from = g * (KEYS / 32);
+                mf__barrier(1 + member, 128);                                 /* the last tile's sums are read */
 #pragma unroll
                 for (int i = 0; i < KEYS / 32; i++)
                     mf__write(sums + 4 * (warp * KEYS + (from + i) / 2 * 8 + 2 * t + (from + i) % 2), x[i]);
@@ -310,21 +334,23 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_products_k
 #endif
 }
 
-/* dkey_bias from the sums over 64 queries: a thread has one key. */
-static __global__ void __launch_bounds__(WIDE_TILE) hopper_wide_bias_kernel(const mf_flash f, const mf_wide_scores x) {
-    const int64_t slots = f.total / WIDE_TILE + f.sequences;
-    const int head = (int)(blockIdx.x / slots);
-    const mf_wide_place place(f, blockIdx.x % slots);
+/* dkey_bias from the sums over 64 queries: 32 keys a block, whose warps share the queries. */
+static __global__ void __launch_bounds__(1024) hopper_wide_bias_kernel(const mf_flash f, const mf_wide_scores x) {
+    __shared__ float parts[32][32];
+    const int64_t slots = f.total / 32 + f.sequences;
+    const int head = (int)(blockIdx.x / slots), warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+    mf_wide_place place(mf__flash_place(f, blockIdx.x % slots, 32));
     const mf_wide_range range = mf_wide_range::of<WIDE_DK>(x, place);
-    const int key = place.start + (int)threadIdx.x;
-    if (key >= place.length || range.from >= range.end) return;
+    if (place.start >= place.length || range.from >= range.end) return;
+    const int key = place.start + lane;
     float sum = 0;
-    const float *from = x.sums + ((range.row0 + range.from) / 64 * x.heads + head) * x.keys + key;
-#pragma unroll 8
-    for (int i = range.from; i < range.end; i += 64) {
-        sum += *from;
-        from += (int64_t)x.heads * x.keys;
-    }
+    for (int i = range.from + 64 * warp; i < range.end; i += 64 * 32)
+        if (key < place.length) sum += x.sums[((range.row0 + i) / 64 * x.heads + head) * x.keys + key];
+    parts[warp][lane] = sum;
+    __syncthreads();
+    if (warp > 0 || key >= place.length) return;
+    sum = 0;
+    for (int w = 0; w < 32; w++) sum += parts[w][lane];
     float *to = f.dkey_bias + (place.first + key) * f.heads + x.first_head + head;
     sum /= *f.scale;
     *to = range.from > 0 ? *to + sum : sum;
@@ -354,8 +380,7 @@ static mf_status wide_products(mf_device *d, const mf_flash *f, const mf_wide_sc
         each > 128 ? wide_products_launch<BF16, ROLE, 192>(d, f, x, result, width) : wide_products_launch<BF16, ROLE, 128>(d, f, x, result, width);
 }
 
-template <bool BF16> static mf_status wide_backward(mf_device *d, const mf_flash *f, int64_t budget) {
-    constexpr int KEYS = 128, STAGES = 6;
+template <bool BF16, int KEYS, int STAGES> static mf_status wide_backward(mf_device *d, const mf_flash *f, int64_t budget) {
     using at = mf_scores_layout<KEYS, STAGES>;
     mf_wide_scores x = {};
     x.keys = (int)mf__blocks(f->longest, KEYS) * KEYS;
@@ -395,13 +420,13 @@ template <bool BF16> static mf_status wide_backward(mf_device *d, const mf_flash
             MF_TRY((wide_products<BF16, WIDE_DK>(d, f, &x, f->dk, f->dqk)));
             MF_TRY((wide_products<BF16, WIDE_DQ>(d, f, &x, f->dq, f->dqk)));
             if (f->dkey_bias)
-                MF_TRY(MF_LAUNCH(d, hopper_wide_bias_kernel, (unsigned)(mf__flash_slots(f, WIDE_TILE) * x.heads), WIDE_TILE, 0, *f, x));
+                MF_TRY(MF_LAUNCH(d, hopper_wide_bias_kernel, (unsigned)(mf__flash_slots(f, 32) * x.heads), 1024, 0, *f, x));
         }
     return MF_OK;
 }
 
 bool mf__hopper_wide_backward(mf_device *d, const mf_flash *f, mf_status *status) {
     if (mf__cuda(d)->capability != 90 || f->longest == 0) return false;
-    *status = f->bf16 ? wide_backward<true>(d, f, WIDE_BUDGET) : wide_backward<false>(d, f, WIDE_BUDGET);
+    *status = f->bf16 ? wide_backward<true, 128, 6>(d, f, WIDE_BUDGET) : wide_backward<false, 128, 6>(d, f, WIDE_BUDGET);
     return true;
 }

@@ -84,6 +84,9 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
         mf__bar_init_seen();
     }
     __syncthreads();
+    auto release = [&](const mf_stages &ring) {
+        if (lane == 0) mf__bar_arrive(ring.empty());
+    };
     if (group == 0) {
         mf__registers_less<40>();
         const int member = warp & 1;                                          /* whose K, or whose V */
@@ -154,9 +157,8 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
             auto scores = [&] {               /* begins S */
                 k_ring.await_full();
                 const mf_address keys = k_ring.stage();
-                if constexpr (KEEP > 0)
 #pragma unroll
-                    for (int i = 0; i < OWN / 2; i++) s[i] = 0;
+                for (int i = 0; i < OWN / 2; i++) s[i] = 0;                   /* not by the product: ptxas would run them one by one */
                 mf__keep(s);
                 mf__wgmma_fence();
                 if constexpr (KEEP > 0)
@@ -168,7 +170,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                     const mf_matrix left = mf__matrix_rows<128>(base + p * ROWS * 128), right = mf__matrix_rows<128>(keys + p * OWN * 128);
 #pragma unroll
                     for (int i = 0; i < 4; i++)
-                        mf__wgmma<BF16, OWN, 0, 0>(s, mf__matrix_on(left, 32 * i), mf__matrix_on(right, 32 * i), p > 0 || i > 0);
+                        mf__wgmma<BF16, OWN, 0, 0>(s, mf__matrix_on(left, 32 * i), mf__matrix_on(right, 32 * i), true);
                 }
                 mf__wgmma_commit();
             };
@@ -184,7 +186,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                     }
                 }
                 __syncwarp();
-                if (lane == 0) mf__bar_arrive(k_ring.empty());
+                release(k_ring);
                 k_ring.next();
                 if ((tile + 1) * KEYS > place.length)                         /* whatever another sequence left there */
 #pragma unroll
@@ -246,8 +248,8 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                 }
             };
             mf_stages v_read = v_ring;        /* what is read and to be given back */
-            auto release = [&] {
-                if (lane == 0) mf__bar_arrive(v_read.empty());
+            auto release_v = [&] {
+                release(v_read);
                 v_read.next();
             };
 
@@ -265,10 +267,10 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                 weights(tile + 1);
                 mf__proxy_fence();
                 mf__wgmma_wait<1>();
-                release();
+                release_v();
                 mf__wgmma_wait<0>();
                 mf__keep(out);
-                release();
+                release_v();
                 if (__any_sync(0xffffffffu, moved))
 #pragma unroll
                     for (int i = 0; i < COLUMNS / 2; i++) out[i] *= shrink[i / 2 % 2];
@@ -285,8 +287,8 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
             }
             mf__wgmma_wait<0>();
             mf__keep(out);
-            release();
-            release();
+            release_v();
+            release_v();
             mf__barrier(1, 256);
 #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -319,7 +321,7 @@ template <bool BF16, int COLUMNS, int KEEP> static mf_status wide_forward_launch
         plan, q, k, v);
 }
 template <bool BF16> static mf_status wide_forward(mf_device *d, const mf_flash *f) {
-    constexpr int KEEP = 0;
+    constexpr int KEEP = 3;
     return f->dv <= 256 ? wide_forward_launch<BF16, 128, KEEP>(d, f) : f->dv <= 384 ? wide_forward_launch<BF16, 192, KEEP>(d, f) :
         wide_forward_launch<BF16, 256, KEEP>(d, f);
 }
