@@ -1,32 +1,14 @@
 --- The 16-bit attention kernels of a GPU: every pair of widths they are made for and the general one, both ways to sum dq,
 -- tails of every kind. At most twice (gradients three times) as far from float64 as the CPU in the same precision.
-local mf = require "moonfold"
 local common = require "spec.support"
 local support = require "spec.support.attention"
-local normal, with_gradients, as_good_as = support.normal, support.with_gradients, support.as_good_as
 
 describe("16-bit attention on a GPU #gpu", function()
   local device = common.cuda()
   if not device then return end
 
   local function compare(lengths, heads, dqk, dv, precision, masked)
-    local packing = mf.packing(lengths)
-    local n = packing:total()
-    local bias = normal({ n, heads }, 4, "float32")
-    if masked then bias = bias:masked_fill(mf.arange(n):float():unsqueeze(2):expand(n, heads):gt(n - 5), -math.huge) end
-    local inputs = { normal({ n, heads, dqk }, 1, "float32") / math.sqrt(dqk), normal({ n, heads, dqk }, 2, "float32"),
-      normal({ n, heads, dv }, 3, "float32") }
-    local g = normal({ n, heads, dv }, 5, "float32")
-    local function attention(how, b) return function(q, k, v) return mf.attention(q, k, v, b, packing, how) end end
-    local exact = with_gradients(attention("exact", bias:double()), support.doubled(inputs), { g:double() })
-    local cpu = with_gradients(attention(precision, bias), inputs, { g })
-    local function mine() return with_gradients(attention(precision, bias:to(device)), inputs, { g }, device) end
-    as_good_as(cpu, mine(), exact, 1, 1e-6)
-    mf.deterministic(true, function()
-      local fixed, again = mine(), mine()
-      as_good_as(cpu, fixed, exact, 1, 1e-6)
-      for i, x in ipairs(fixed) do assert.equal(x:bytes(), again[i]:bytes()) end
-    end)
+    support.agrees(device, { lengths = lengths, heads = heads, dqk = dqk, dv = dv, precision = precision, masked = masked and 5 })
   end
 
   -- at, below and beyond each pair; odd widths; 16 x 16 products with a half left over

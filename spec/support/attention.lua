@@ -64,6 +64,32 @@ function M.as_good_as(naive, fused, exact, outputs, floor)
   end
 end
 
+--- Fails unless attention on `device` is as good as on the CPU in the same precision, forward and backward, with atomics and
+-- without; without, two runs must give the same bits.
+-- options: lengths, heads, dqk, dv, precision, masked (how many of the last keys), sharp (factor of q).
+function M.agrees(device, options)
+  local packing, h = mf.packing(options.lengths), options.heads
+  local n = packing:total()
+  local bias = M.normal({ n, h }, 4, "float32")
+  if options.masked then
+    bias = bias:masked_fill(mf.arange(n):float():unsqueeze(2):expand(n, h):gt(n - options.masked - 1), -math.huge)
+  end
+  local inputs = { M.normal({ n, h, options.dqk }, 1, "float32") * ((options.sharp or 1) / math.sqrt(options.dqk)),
+    M.normal({ n, h, options.dqk }, 2, "float32"), M.normal({ n, h, options.dv }, 3, "float32") }
+  local g = M.normal({ n, h, options.dv }, 5, "float32")
+  local function attention(how, b) return function(q, k, v) return mf.attention(q, k, v, b, packing, how) end end
+  local exact = M.with_gradients(attention("exact", bias:double()), M.doubled(inputs), { g:double() })
+  local cpu = M.with_gradients(attention(options.precision, bias), inputs, { g })
+  local on_device = bias:to(device)
+  local function mine() return M.with_gradients(attention(options.precision, on_device), inputs, { g }, device) end
+  M.as_good_as(cpu, mine(), exact, 1, 1e-6)
+  mf.deterministic(true, function()
+    local fixed, again = mine(), mine()
+    M.as_good_as(cpu, fixed, exact, 1, 1e-6)
+    for i, x in ipairs(fixed) do assert(x:bytes() == again[i]:bytes(), "deterministic, but two runs differ") end
+  end)
+end
+
 --- The naive operator on rounded operands, forward and backward, one sequence.
 function M.rounded(q, k, v, bias, g, precision, scale)
   local function r(x) return precision and x:round_to(precision) or x end
