@@ -10,7 +10,8 @@
  *   dout' = round(scale dout),  delta = rowsum(dout' out)
  * where scale is 1 but in float16: there the largest power of two for which |dout'| and |dS| <= max_i |dout_i| max_j |v_j| / 2 both stay
  * below 2^15 (core/cpu/attention.c says why). It is found on the device: one kernel rounds q, k, v and leaves each block's maxima, the
- * next one combines those, scales dout and sums delta; so a backward is two kernels and the products.
+ * next one combines those (scale.cuh), scales dout and sums delta; so a backward is two kernels and the products. readout.cu does
+ * all this for operands that lift.cu made: there dout comes rounded, with delta.
  *
  * Traffic   rounding 6 bytes an element of q, k, v; dout 6 and out 4; a warp a row, a lane two neighbours
  * Numerics  norms in double where a square would leave float's range. delta in the real type, over what the products will see. Maxima do not depend on
@@ -19,6 +20,7 @@
 #include <limits.h>
 #include "attention.cuh"
 #include "flash.cuh"
+#include "scale.cuh"
 
 struct operand_args {
     int64_t rows;                 /* N H */
@@ -109,28 +111,7 @@ template <class V, class D, class H> static __global__ void __launch_bounds__(25
         measure_row(&ignored, &v_square, v + row * ldv, p.dv, is_paired(v, ldv), lane);
         measure_row(&largest, &dout_square, dout + row * p.dv, p.dv, is_paired(dout, p.dv), lane);
     }
-    if (!p.extents) return;
-    const auto most = [](double a, double b) { return a > b ? a : b; };
-    const double all[3] = {mf__block_all(largest, slots, 0.0, most), mf__block_all(dout_square, slots, 0.0, most),
-                           mf__block_all(v_square, slots, 0.0, most)};
-    if (threadIdx.x < 3) p.extents[3 * blockIdx.x + threadIdx.x] = all[threadIdx.x];
-}
-
-/* The power of two for dout in float16; 1 where dout is zero or not finite. */
-static __device__ inline float dout_scale(const double *extents, int count, double *slots) {
-    const auto most = [](double a, double b) { return a > b ? a : b; };
-    double part[3] = {0, 0, 0};
-    for (int i = (int)threadIdx.x; i < count; i += (int)blockDim.x)
-#pragma unroll
-        for (int j = 0; j < 3; j++) part[j] = most(extents[3 * i + j], part[j]);
-#pragma unroll
-    for (int j = 0; j < 3; j++) part[j] = mf__block_all(part[j], slots, 0.0, most);
-    const double bound = most(part[0], sqrt(part[1]) * sqrt(part[2]) / 2);
-    if (!(bound > 0 && bound < 1e300)) return 1;
-    int exponent;
-    frexp(bound, &exponent);                                /* bound < 2^exponent */
-    exponent = 15 - exponent;
-    return ldexpf(1, exponent > 100 ? 100 : exponent < -100 ? -100 : exponent);
+    if (p.extents) mf__leave_extents(p.extents, largest, dout_square, v_square, slots);
 }
 
 /* delta, and dout as the products will see it. H is R where nothing is rounded; `copy` may be NULL. */
@@ -138,7 +119,7 @@ template <class R, class H> static __global__ void __launch_bounds__(256)
 prepare_kernel(int64_t rows, int width, int64_t ld, const R *dout, const R *out, H *copy, R *delta, const double *extents, int count,
                float *scale_to) {
     __shared__ double slots[32];
-    const R scale = extents ? (R)dout_scale(extents, count, slots) : R(1);
+    const R scale = extents ? (R)mf__dout_scale(extents, count, slots) : R(1);
     if (blockIdx.x == 0 && threadIdx.x == 0 && scale_to) *scale_to = (float)scale;
     const int lane = threadIdx.x & 31;
     const bool paired = is_paired(dout, width) && is_paired(out, width);
@@ -261,10 +242,28 @@ mf_status mf__cuda_attention(mf_device *d, const mf_attention_args *a) {
     return mf__cuda_flash_forward(d, &f);
 }
 
+static mf_status flash_gradients(mf_device *d, const mf_attention_args *a, mf_flash *f) {
+    f->dq = (float *)a->dq;
+    f->dk = (float *)a->dk;
+    f->dv_ = (float *)a->dv_;
+    f->dkey_bias = (float *)a->dkey_bias;
+    f->deterministic = mf__cuda_deterministic(d);
+    return mf__cuda_flash_backward(d, f);
+}
+
 static mf_status grad_flash(mf_device *d, const mf_attention_args *a) {
     const int64_t rows = a->packing->total * a->heads;
     mf_flash f;
     MF_TRY(fill_flash(&f, d, a));
+    if (a->operand && a->delta) {                              /* dout came rounded, as q, k and v did */
+        f.q = a->q;
+        f.k = a->k;
+        f.v = a->v;
+        f.dout = a->dout;
+        f.delta = (const float *)a->delta;
+        f.scale = (const float *)a->dout_scale;
+        return flash_gradients(d, a, &f);
+    }
     mf_scratch scratch;
     carving c;
     const int64_t extents = c.add(row_blocks(d, rows) * 3 * (int64_t)sizeof(double)), scale = c.add(sizeof(float)), delta = c.add(4 * rows),
@@ -282,12 +281,7 @@ static mf_status grad_flash(mf_device *d, const mf_attention_args *a) {
         MF_TRY(prepare(d, a, f.ldv, (__nv_bfloat16 *)(base + dout), (float *)(base + delta), measured, (float *)(base + scale)));
     else
         MF_TRY(prepare(d, a, f.ldv, (__half *)(base + dout), (float *)(base + delta), measured, (float *)(base + scale)));
-    f.dq = (float *)a->dq;
-    f.dk = (float *)a->dk;
-    f.dv_ = (float *)a->dv_;
-    f.dkey_bias = (float *)a->dkey_bias;
-    f.deterministic = mf__cuda_deterministic(d);
-    return mf__cuda_flash_backward(d, &f);
+    return flash_gradients(d, a, &f);
 }
 
 static mf_status grad_exact(mf_device *d, const mf_attention_args *a) {

@@ -26,6 +26,7 @@ template <class R> struct lift_inputs {
 };
 template <class R, class T> struct lift_results {
     R *frames, *key_bias;
+    float *v_square;              /* or NULL */
     T *q, *k, *v;
 };
 
@@ -158,6 +159,15 @@ static __global__ void __launch_bounds__(256) lift_kernel(mf_ipa_sizes s, lift_i
         for (int j = s.dv + lane; j < s.ldv; j += 32) v[j] = mf__to<T>(j == s.dv ? 1.0f : 0.0f);   /* weights are summed there */
     }
     __syncthreads();
+    for (int h = warp; out.v_square && h < s.heads; h += warps) {
+        float sum = 0;
+        for (int j = lane; j < s.dv; j += 32) {
+            const float x = mf__to<float>(v_rows[h * s.ldv + j]);
+            sum += x * x;
+        }
+        sum = mf__warp_sum(sum);
+        if (lane == 0) out.v_square[i * s.heads + h] = sum;
+    }
     write_out(out.q + i * s.heads * s.ldq, q_rows, s.heads * s.ldq);
     write_out(out.k + i * s.heads * s.ldq, k_rows, s.heads * s.ldq);
     write_out(out.v + i * s.heads * s.ldv, v_rows, s.heads * s.ldv);
@@ -300,7 +310,7 @@ template <class R, class T> static mf_status launch_lift(mf_device *d, const mf_
     const lift_inputs<R> in = {(const R *)a->q, (const R *)a->kv, (const R *)a->q_points, (const R *)a->kv_points, (const R *)a->pair_bias,
                                (const R *)a->pair_value, (const R *)a->head_weights, (const R *)a->R, (const R *)a->t, (const R *)a->gauge_R,
                                (const R *)a->gauge_t, a->mask, offsets};
-    const lift_results<R, T> out = {(R *)a->frames, (R *)a->key_bias, (T *)a->q_lifted, (T *)a->k_lifted, (T *)a->v_lifted};
+    const lift_results<R, T> out = {(R *)a->frames, (R *)a->key_bias, (float *)a->v_square, (T *)a->q_lifted, (T *)a->k_lifted, (T *)a->v_lifted};
     const int64_t rows = a->heads * (2 * a->ldq + a->ldv), read = a->heads * (3 * a->hidden + 6 * a->query_points + 3 * a->value_points);
     mf__cuda_work(d, 6.0 * (double)(a->packing->total * rows),
                   (double)a->packing->total * (double)(rows * (int64_t)sizeof(T) + read * (int64_t)sizeof(R)));

@@ -34,7 +34,7 @@
 #include <math.h>
 
 enum { Q, KV, Q_POINTS, KV_POINTS, PAIR_BIAS, PAIR_VALUE, HEAD_WEIGHTS, R, T, MASK, ATTENDED, LSE, INPUTS };
-enum { SAVED_Q, SAVED_K, SAVED_V, SAVED_BIAS, SAVED_LSE, SAVED_ATTENDED, SAVED_FRAMES, SAVED_GAUGE };
+enum { SAVED_Q, SAVED_K, SAVED_V, SAVED_BIAS, SAVED_LSE, SAVED_ATTENDED, SAVED_FRAMES, SAVED_GAUGE, SAVED_NORMS };
 enum { HEADS, GAUGE, PRECISION, SPLIT };                       /* of mf_params.i; f[0] is the scale, 0 for the default */
 
 /* ---- what was asked for ---- */
@@ -168,7 +168,7 @@ static mf_attention_args attention_of(const mf_ipa_args *a, int precision, mf_te
                                .operand = a->operand, .ldq = a->ldq, .ldv = a->ldv};
 }
 
-static mf_status run_lift(mf_ipa_args *a, mf_device *d, const mf_params *p, mf_tensor *const *x, mf_tensor **saved) {
+static mf_status run_lift(mf_ipa_args *a, mf_device *d, const mf_params *p, mf_tensor *const *x, mf_tensor **saved, int recording) {
     const int64_t n = p->packing->total, H = a->heads;
     const int lifted = a->operand ? a->operand : a->dtype;
     mf_tensor *origin = NULL;
@@ -179,6 +179,7 @@ static mf_status run_lift(mf_ipa_args *a, mf_device *d, const mf_params *p, mf_t
     MF_TRY_OUT(mf__new(&saved[SAVED_V], d, lifted, 3, (int64_t[]){n, H, a->ldv}));
     MF_TRY_OUT(mf__new(&saved[SAVED_BIAS], d, a->dtype, 2, (int64_t[]){n, H}));
     MF_TRY_OUT(mf__new(&saved[SAVED_FRAMES], d, a->dtype, 2, (int64_t[]){n, 12}));
+    if (recording && a->operand) MF_TRY_OUT(mf__new(&saved[SAVED_NORMS], d, MF_FLOAT32, 2, (int64_t[]){n, H}));
     a->q = mf__data(x[Q]);
     a->kv = mf__data(x[KV]);
     a->q_points = mf__data(x[Q_POINTS]);
@@ -196,6 +197,7 @@ static mf_status run_lift(mf_ipa_args *a, mf_device *d, const mf_params *p, mf_t
     a->k_lifted = mf__data(saved[SAVED_K]);
     a->v_lifted = mf__data(saved[SAVED_V]);
     a->key_bias = mf__data(saved[SAVED_BIAS]);
+    a->v_square = mf__ipa_data(saved[SAVED_NORMS]);
     status = d->backend->lift(d, a);
 out:
     mf_tensor_release(origin);
@@ -210,7 +212,7 @@ mf_status mf__flash_ipa_fwd(mf_call *c) {
     MF_TRY(sizes(&a, c->op->name, c->in, &c->p));
     const int64_t n = c->p.packing->total, H = a.heads;
     MF_TRY_OUT(gather(x, c->in));
-    MF_TRY_OUT(run_lift(&a, d, &c->p, x, c->saved));
+    MF_TRY_OUT(run_lift(&a, d, &c->p, x, c->saved, c->recording));
     if (x[ATTENDED]) {
         c->saved[SAVED_ATTENDED] = mf_tensor_retain(x[ATTENDED]);
         c->saved[SAVED_LSE] = mf_tensor_retain(x[LSE]);
@@ -236,19 +238,27 @@ out:
 
 /* ---- backward ---- */
 
-/* dout of attention and the part of the frames; dy1. */
-static mf_status run_readout_grad(mf_ipa_args *a, mf_grad_call *g, mf_tensor **dattended, mf_tensor **dframes) {
+/* dout of attention, with what 16 bits of it need, and the part of the frames; dy1. */
+enum { DOUT, DELTA, DOUT_SCALE, DFRAMES, READ };
+static mf_status run_readout_grad(mf_ipa_args *a, mf_grad_call *g, mf_tensor **read) {
     const int64_t n = g->p->packing->total;
     mf_tensor *dout = NULL;
     mf_status status;
     MF_TRY_OUT(mf__contiguous(&dout, g->dout[0]));
-    MF_TRY_OUT(mf__new(dattended, g->device, a->dtype, 3, (int64_t[]){n, a->heads, a->dv}));
-    MF_TRY_OUT(mf__new(dframes, g->device, a->dtype, 2, (int64_t[]){n, 12}));
+    MF_TRY_OUT(mf__new(&read[DOUT], g->device, a->operand ? a->operand : a->dtype, 3, (int64_t[]){n, a->heads, a->ldv}));
+    if (a->operand) {
+        MF_TRY_OUT(mf__new(&read[DELTA], g->device, MF_FLOAT32, 2, (int64_t[]){n, a->heads}));
+        MF_TRY_OUT(mf__new(&read[DOUT_SCALE], g->device, MF_FLOAT32, 1, (int64_t[]){1}));
+    }
+    MF_TRY_OUT(mf__new(&read[DFRAMES], g->device, a->dtype, 2, (int64_t[]){n, 12}));
     MF_TRY_OUT(mf__ipa_want(&a->dpair_value, g, PAIR_VALUE));
     a->attended = mf__data(g->saved[SAVED_ATTENDED]);
     a->dfeatures = mf__data(dout);
-    a->dattended = mf__data(*dattended);
-    a->dframes = mf__data(*dframes);
+    a->v_square = mf__ipa_data(g->saved[SAVED_NORMS]);
+    a->dattended = mf__data(read[DOUT]);
+    a->delta = mf__ipa_data(read[DELTA]);
+    a->dout_scale = mf__ipa_data(read[DOUT_SCALE]);
+    a->dframes = mf__data(read[DFRAMES]);
     status = g->device->backend->readout_grad(g->device, a);
 out:
     mf_tensor_release(dout);
@@ -256,14 +266,16 @@ out:
 }
 
 enum { DQ, DK, DV, DBIAS, LIFTED };
-static mf_status run_attention_grad(const mf_ipa_args *a, mf_grad_call *g, const mf_tensor *dattended, mf_tensor **lifted) {
+static mf_status run_attention_grad(const mf_ipa_args *a, mf_grad_call *g, mf_tensor **lifted) {
     const int64_t n = g->p->packing->total, H = a->heads;
     mf_attention_args attention = attention_of(a, (int)g->p->i[PRECISION], g->saved);
     MF_TRY(mf__new(&lifted[DQ], g->device, a->dtype, 3, (int64_t[]){n, H, a->dqk}));
     MF_TRY(mf__new(&lifted[DK], g->device, a->dtype, 3, (int64_t[]){n, H, a->dqk}));
     MF_TRY(mf__new(&lifted[DV], g->device, a->dtype, 3, (int64_t[]){n, H, a->dv}));
     MF_TRY(mf__new(&lifted[DBIAS], g->device, a->dtype, 2, (int64_t[]){n, H}));
-    attention.dout = mf__data(dattended);
+    attention.dout = a->dattended;
+    attention.delta = a->delta;
+    attention.dout_scale = a->dout_scale;
     attention.dq = mf__data(lifted[DQ]);
     attention.dk = mf__data(lifted[DK]);
     attention.dv_ = mf__data(lifted[DV]);
@@ -288,7 +300,7 @@ static mf_status run_lift_grad(mf_ipa_args *a, mf_grad_call *g, mf_tensor *const
 }
 
 mf_status mf__flash_ipa_bwd(mf_grad_call *g) {
-    mf_tensor *x[INPUTS] = {NULL}, *dattended = NULL, *dframes = NULL, *lifted[LIFTED] = {NULL};
+    mf_tensor *x[INPUTS] = {NULL}, *read[READ] = {NULL}, *lifted[LIFTED] = {NULL};
     mf_ipa_args a;
     mf_status status;
     MF_TRY(sizes(&a, g->op->name, (const mf_tensor *const *)g->in, g->p));
@@ -301,14 +313,13 @@ mf_status mf__flash_ipa_bwd(mf_grad_call *g) {
     a.head_weights = mf__ipa_data(x[HEAD_WEIGHTS]);
     a.frames = mf__data(g->saved[SAVED_FRAMES]);
     a.gauge_R = mf__ipa_data(g->saved[SAVED_GAUGE]);
-    MF_TRY_OUT(run_readout_grad(&a, g, &dattended, &dframes));
-    MF_TRY_OUT(run_attention_grad(&a, g, dattended, lifted));
-    drop(&dattended, 1);
+    MF_TRY_OUT(run_readout_grad(&a, g, read));
+    MF_TRY_OUT(run_attention_grad(&a, g, lifted));
+    drop(read, DFRAMES);
     status = run_lift_grad(&a, g, lifted);
 out:
     drop(x, INPUTS);
-    drop(&dattended, 1);
-    drop(&dframes, 1);
+    drop(read, READ);
     drop(lifted, LIFTED);
     return status;
 }

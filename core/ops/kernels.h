@@ -88,6 +88,8 @@ typedef struct mf_attention_args {
     int64_t ldq, ldv;             /* then row i, head h of q and k begins at element (i H + h) ldq, of v at (i H + h) ldv; both */
                                   /* multiples of 8, ldv > dv, zeros from dqk up to ldq; column dv of v holds ones, where the weights' */
                                   /* sum comes out, those after it finite numbers; gradients as above, in `dtype` float32 */
+    const void *delta, *dout_scale; /* NULL, or: dout too has 16 bits, in rows of ldv that end in zeros, times *dout_scale (float, a power */
+                                  /* of two); delta (N, H) float is the sum of dout out over a row, of that dout */
 } mf_attention_args;
 
 /* Row-wise geometry: one small function per residue; widths in elements of each operand, in order.
@@ -132,12 +134,14 @@ typedef struct mf_ipa_args {
     void *frames;                 /* (N, 12) in the gauge: lift writes, all others read */
     void *q_lifted, *k_lifted, *v_lifted;
     void *key_bias;               /* (N, H) */
+    void *v_square;               /* (N, H) float with `operand`, or NULL: squared norms of v's rows; lift writes, readout_grad reads */
     /* readout */
     const void *attended;         /* (N, H, dv) */
     void *features;               /* (N, H c | H Pv x | y | z | H Pv norms | H dz) */
     /* readout_grad; reads frames, attended and pair_value too */
     const void *dfeatures;
-    void *dattended;
+    void *dattended;              /* (N, H, dv); with `operand` as dout of mf_attention_args has it there, 16 bits, scaled for float16, */
+    void *delta, *dout_scale;     /* with these */
     void *dframes;                /* (N, 12), what readout gives; lift_grad adds its own */
     /* lift_grad; reads q_points, kv_points, head_weights, frames, gauge_R and dframes too; any result may be NULL */
     const void *dq_lifted, *dk_lifted, *dv_lifted, *dkey_bias;   /* (N, H, dqk), (N, H, dqk), (N, H, dv), (N, H) of `dtype` */

@@ -25,7 +25,7 @@ typedef struct mf_params {
     mf_rng rng;                   /* as it was before the draw */
 } mf_params;
 
-enum { MF__MAX_OUT = 16, MF__MAX_SAVED = 8 };
+enum { MF__MAX_OUT = 16, MF__MAX_SAVED = 9 };
 
 typedef struct mf_op mf_op;
 
