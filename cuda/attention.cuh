@@ -185,6 +185,34 @@ static inline mf_pieces mf__pieces(int64_t width, int most = 256) {
     return p;
 }
 
+/* What the kernels of both files are told: sequences, tiles and what forward reads. */
+template <class R> struct mf_tile_inputs {
+    const int32_t *offsets;
+    int sequences, heads, dqk, dv;
+    int64_t tiles;
+    const R *q, *k, *v, *key_bias;
+
+    mf_status fill(mf_device *d, const mf_attention_args *a) {
+        mf_status status = MF_OK;
+        offsets = mf__cuda_offsets(d, a->packing, &status);
+        sequences = (int)a->packing->count;
+        heads = (int)a->heads;
+        dqk = (int)a->dqk;
+        dv = (int)a->dv;
+        tiles = mf__tile_count(a->packing);
+        q = (const R *)a->q;
+        k = (const R *)a->k;
+        v = (const R *)a->v;
+        key_bias = (const R *)a->key_bias;
+        return status;
+    }
+};
+
+static __device__ inline float mf__exponential(float x) { return expf(x); }
+static __device__ inline double mf__exponential(double x) { return exp(x); }
+
+static inline int mf__unit_of(const mf_attention_args *a) { return a->dtype == MF_FLOAT64 ? MF_UNIT_FP64 : MF_UNIT_FP32; }
+
 /* attention_exact.cu. delta (N, H) is rowsum(dout out); with rounding (float64 only), dout is multiplied by *scale (NULL: 1). */
 mf_status mf__cuda_attention_exact(mf_device *d, const mf_attention_args *a);
 mf_status mf__cuda_attention_exact_grad(mf_device *d, const mf_attention_args *a, const void *delta, const float *scale);

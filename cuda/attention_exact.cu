@@ -17,11 +17,8 @@
 
 enum { GRAD_Q, GRAD_K, GRAD_V, GRADS };
 
-template <class R> struct exact_args {
-    const int32_t *offsets;
-    int sequences, heads, dqk, dv, precision;
-    int64_t tiles;
-    const R *q, *k, *v, *key_bias;
+template <class R> struct exact_args : mf_tile_inputs<R> {
+    int precision;
     R *out, *lse;                 /* forward */
     int groups;                   /* of the pieces of out */
     const R *lse_in, *dout, *delta;
@@ -30,9 +27,6 @@ template <class R> struct exact_args {
     int64_t blocks[GRADS];        /* of this launch; 0: not in it */
     int piece_groups;             /* of all of them */
 };
-
-static __device__ inline float exponential(float x) { return expf(x); }
-static __device__ inline double exponential(double x) { return exp(x); }
 
 /* An operand as a matrix unit would take it, times a power of two. */
 template <class R> struct rounding {
@@ -138,14 +132,14 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_f
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const R base = top[i] == -(R)INFINITY ? R(0) : top[i];      /* all masked so far: exp(-inf - 0) = 0 and no NaN */
-            again[i] = exponential(most[i] - base);
+            again[i] = mf__exponential(most[i] - base);
             sum[i] *= again[i];
             most[i] = top[i];
 #pragma unroll
             for (int c = 0; !staged && c < 4 * NC; c++) acc[i][c] *= again[i];
 #pragma unroll
             for (int c = 0; c < 4 * G; c++) {
-                s[i][c] = as_operand(exponential(s[i][c] - base));      /* the sum is of what is multiplied: weights add up to one */
+                s[i][c] = as_operand(mf__exponential(s[i][c] - base));      /* the sum is of what is multiplied: weights add up to one */
                 sum[i] += s[i][c];
             }
         }
@@ -225,7 +219,7 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_g
             for (int i = 0; i < 4; i++) {
                 /* as the CPU adds: the bias first */
                 const R score = queries ? s[i][c] + term + own_term[i] : s[i][c] + own_term[i] + term;
-                s[i][c] = n < there ? exponential(score) : R(0);
+                s[i][c] = n < there ? mf__exponential(score) : R(0);
             }
         }
         if (kind != GRAD_V) {
@@ -284,20 +278,9 @@ template <class R, int NC> static __global__ void __launch_bounds__(256) exact_g
 /* ---- launchers ---- */
 
 template <class R> static mf_status common(exact_args<R> *p, mf_device *d, const mf_attention_args *a) {
-    mf_status status = MF_OK;
     *p = {};
-    p->offsets = mf__cuda_offsets(d, a->packing, &status);
-    p->sequences = (int)a->packing->count;
-    p->heads = (int)a->heads;
-    p->dqk = (int)a->dqk;
-    p->dv = (int)a->dv;
     p->precision = a->precision;
-    p->tiles = mf__tile_count(a->packing);
-    p->q = (const R *)a->q;
-    p->k = (const R *)a->k;
-    p->v = (const R *)a->v;
-    p->key_bias = (const R *)a->key_bias;
-    return status;
+    return p->fill(d, a);
 }
 
 template <class R, int NC> static mf_status forward(mf_device *d, const exact_args<R> &p, int64_t blocks) {
@@ -313,8 +296,6 @@ template <class R, int NC> static mf_status grad(mf_device *d, const exact_args<
 /* The most columns that a block may make: 256, or 128 where shared memory is small. */
 template <class R> static int most_columns(const mf_device *d) { return mf__cuda(d)->shared_limit >= areas<R, 4>::bytes ? 256 : 128; }
 
-static int unit(const mf_attention_args *a) { return a->dtype == MF_FLOAT64 ? MF_UNIT_FP64 : MF_UNIT_FP32; }
-
 template <class R> static mf_status run_forward(mf_device *d, const mf_attention_args *a) {
     exact_args<R> p;
     MF_TRY(common(&p, d, a));
@@ -322,7 +303,7 @@ template <class R> static mf_status run_forward(mf_device *d, const mf_attention
     p.lse = (R *)a->lse;
     const mf_pieces pieces = mf__pieces(a->dv, most_columns<R>(d));
     const double pairs = (double)a->packing->pairs * (double)a->heads, rows = (double)a->packing->total * (double)a->heads;
-    mf__cuda_work(d, 2 * pairs * (double)(pieces.count * a->dqk + a->dv), rows * (double)(2 * a->dqk + 2 * a->dv + 2) * sizeof(R), unit(a));
+    mf__cuda_work(d, 2 * pairs * (double)(pieces.count * a->dqk + a->dv), rows * (double)(2 * a->dqk + 2 * a->dv + 2) * sizeof(R), mf__unit_of(a));
     return BY_GROUPS(forward, pieces.groups, d, p, p.tiles * a->heads * pieces.count);
 }
 
@@ -351,7 +332,7 @@ template <class R> static mf_status run_grad(mf_device *d, const mf_attention_ar
             if (p.blocks[kind]) operations += pairs * 2 * (double)(pieces.count * (a->dqk + (kind == GRAD_V ? 0 : a->dv)) + width[kind]);
         }
         if (!blocks) continue;
-        mf__cuda_work(d, operations, rows * (double)(3 * a->dqk + 3 * a->dv + 4) * sizeof(R), unit(a));
+        mf__cuda_work(d, operations, rows * (double)(3 * a->dqk + 3 * a->dv + 4) * sizeof(R), mf__unit_of(a));
         MF_TRY(BY_GROUPS(grad, groups, d, p, blocks));
     }
     return MF_OK;

@@ -23,11 +23,10 @@
 enum { HEADS = 8, KEYS = 128, P_STRIDE = 12, G_STRIDE = 9 };   /* heads and keys at a time; strides that spread the banks */
 enum { PRODUCT_OUT, PRODUCT_DQ, PRODUCT_DK, PRODUCT_DV, PRODUCTS };
 
-template <class R> struct pair_args {
-    const int32_t *offsets;
-    int sequences, heads, dqk, dv, dz;
-    int64_t tiles, column_tiles;
-    const R *q, *k, *v, *key_bias, *pair_bias, *pair_value;
+template <class R> struct pair_args : mf_tile_inputs<R> {
+    int dz;
+    int64_t column_tiles;
+    const R *pair_bias, *pair_value;
     R *out, *lse, *pair_out;
     const R *lse_in, *out_in, *pair_out_in, *dout, *dpair_out;
     R *dpair_bias, *dpair_value, *dkey_bias;
@@ -36,9 +35,6 @@ template <class R> struct pair_args {
     int64_t blocks[PRODUCTS];
     bool quads;                   /* rows of pair_value and its like are in 16-byte pieces */
 };
-
-static __device__ inline float exponential(float x) { return expf(x); }
-static __device__ inline double exponential(double x) { return exp(x); }
 
 /* First pair of a sequence; every warp finds it for itself. */
 static __device__ inline int64_t pair_offset(const int32_t *offsets, int sequence) {
@@ -139,7 +135,7 @@ template <class R, int LANES> static __global__ void __launch_bounds__(256) pair
             }
             top = mf__warp_max(top);
             const R base = top == -(R)INFINITY ? R(0) : top;
-            for (int64_t j = lane; j < at.length; j += 32) sum += exponential(s[j] - base);
+            for (int64_t j = lane; j < at.length; j += 32) sum += mf__exponential(s[j] - base);
             sum = mf__warp_sum(sum);
             if (lane == 0) p.lse[at.row * p.heads + head] = sum == 0 ? -(R)INFINITY : top + (R)log((double)sum);
             top = base;
@@ -152,7 +148,7 @@ template <class R, int LANES> static __global__ void __launch_bounds__(256) pair
                 for (int j = lane; j < keys; j += 32) {
                     R x = 0;
                     if (head < p.heads) {
-                        x = c0 == 0 ? exponential(s[j0 + j] - top) * scale : s[j0 + j];
+                        x = c0 == 0 ? mf__exponential(s[j0 + j] - top) * scale : s[j0 + j];
                         if (c0 == 0) s[j0 + j] = x;
                     }
                     weight[j * P_STRIDE + warp] = x;
@@ -237,7 +233,7 @@ template <class R, int LANES> static __global__ void __launch_bounds__(256, size
                 R x = 0;
                 if (head < p.heads && j < keys) {
                     const R bias = p.pair_bias ? p.pair_bias[(pair + j0 + j) * p.heads + head] : R(0);
-                    x = exponential(p.p[scratch + j0 + j] + bias - lse);
+                    x = mf__exponential(p.p[scratch + j0 + j] + bias - lse);
                     p.p[scratch + j0 + j] = x;
                 }
                 weight[j * P_STRIDE + warp] = x;
@@ -392,33 +388,21 @@ static mf_status check(const mf_attention_args *a) {
 }
 
 template <class R> static mf_status common(pair_args<R> *p, mf_device *d, const mf_attention_args *a) {
-    mf_status status = MF_OK;
     *p = {};
-    p->offsets = mf__cuda_offsets(d, a->packing, &status);
-    p->sequences = (int)a->packing->count;
-    p->heads = (int)a->heads;
-    p->dqk = (int)a->dqk;
-    p->dv = (int)a->dv;
     p->dz = a->pair_value ? (int)a->dz : 0;
-    p->tiles = mf__tile_count(a->packing);
     p->column_tiles = mf__blocks(a->packing->longest, mf_tile<R>::columns);
-    p->q = (const R *)a->q;
-    p->k = (const R *)a->k;
-    p->v = (const R *)a->v;
-    p->key_bias = (const R *)a->key_bias;
     p->pair_bias = (const R *)a->pair_bias;
     p->pair_value = (const R *)a->pair_value;
     const auto aligned = [](const void *x) { return (uintptr_t)x % 16 == 0; };
     p->quads = a->dz % 4 == 0 && aligned(a->pair_value) && aligned(a->dpair_value) && aligned(a->dpair_out);
-    return status;
+    return p->fill(d, a);
 }
 
 static double cells(const mf_attention_args *a) { return (double)a->packing->pairs * (double)a->heads; }
-static int unit(const mf_attention_args *a) { return a->dtype == MF_FLOAT64 ? MF_UNIT_FP64 : MF_UNIT_FP32; }
 
 template <class R> static mf_status scores(mf_device *d, const mf_attention_args *a, const pair_args<R> &p, int products) {
     const int64_t shared = 2 * mf_tile<R>::depth * (mf_tile<R>::stride + mf__wide_stride<mf_tile<R>::groups>) * (int64_t)sizeof(R);
-    mf__cuda_work(d, 2 * cells(a) * (double)(a->dqk + (products > 1 ? a->dv : 0)), cells(a) * products * sizeof(R), unit(a));
+    mf__cuda_work(d, 2 * cells(a) * (double)(a->dqk + (products > 1 ? a->dv : 0)), cells(a) * products * sizeof(R), mf__unit_of(a));
     return MF_LAUNCH(d, pair_scores_kernel<R>, (unsigned)(p.column_tiles * p.tiles * p.heads * products), 256, shared, p);
 }
 
@@ -439,7 +423,7 @@ template <class R> static mf_status all_products(mf_device *d, const mf_attentio
             if (p.blocks[kind]) width += widths[kind];
         }
         if (!blocks) continue;
-        mf__cuda_work(d, 2 * cells(a) * (double)width, cells(a) * sizeof(R), unit(a));
+        mf__cuda_work(d, 2 * cells(a) * (double)width, cells(a) * sizeof(R), mf__unit_of(a));
         MF_TRY(groups == 1   ? (products<R, 1>(d, p, blocks))
                : groups == 2 ? (products<R, 2>(d, p, blocks))
                : groups == 3 ? (products<R, 3>(d, p, blocks))
@@ -458,7 +442,7 @@ template <class R> static mf_status run_forward(mf_device *d, const mf_attention
     p.pair_out = (R *)a->pair_out;
     if (!a->pair_out) p.dz = 0;
     MF_TRY(scores(d, a, p, 1));
-    mf__cuda_work(d, 2 * cells(a) * (double)p.dz, ((double)a->packing->pairs * (double)p.dz + 3 * cells(a)) * sizeof(R), unit(a));
+    mf__cuda_work(d, 2 * cells(a) * (double)p.dz, ((double)a->packing->pairs * (double)p.dz + 3 * cells(a)) * sizeof(R), mf__unit_of(a));
     const unsigned rows = (unsigned)a->packing->total;
     if (p.dz > 64) MF_TRY(MF_LAUNCH(d, (pair_rows_kernel<R, 32>), rows, 256, (int64_t)(8 * HEADS * 128 * sizeof(R)), p));
     else MF_TRY(MF_LAUNCH(d, (pair_rows_kernel<R, 8>), rows, 256, (int64_t)(8 * HEADS * 32 * sizeof(R)), p));
@@ -485,7 +469,7 @@ template <class R> static mf_status run_grad(mf_device *d, const mf_attention_ar
     p.dkey_bias = (R *)a->dkey_bias;
     MF_TRY(scores(d, a, p, 2));
     const double channels = p.dpair_out ? (double)p.dz : 0;
-    mf__cuda_work(d, 4 * cells(a) * channels, (2 * (double)a->packing->pairs * channels + 6 * cells(a)) * sizeof(R), unit(a));
+    mf__cuda_work(d, 4 * cells(a) * channels, (2 * (double)a->packing->pairs * channels + 6 * cells(a)) * sizeof(R), mf__unit_of(a));
     const unsigned rows = (unsigned)a->packing->total;
     if (p.dz > 64) MF_TRY(MF_LAUNCH(d, (pair_rows_grad_kernel<R, 32>), rows, 256, 0, p));
     else MF_TRY(MF_LAUNCH(d, (pair_rows_grad_kernel<R, 8>), rows, 256, 0, p));
