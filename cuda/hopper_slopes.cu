@@ -28,13 +28,17 @@
 /* What a block makes of its rows. */
 enum mf_slopes_role { MF_SLOPES_Q, MF_SLOPES_K, MF_SLOPES_V, MF_SLOPES_KV };
 
+/* Panels of what the second product multiplies as a whole: 64 columns, or 32 where those would be too many. */
+static __host__ __device__ constexpr int slopes_wide(int columns) { return columns % 64 == 0 ? 64 : 32; }
+
 /* One: the operands of width d_qk, two: those of d_v; own: 128 rows that stay, else N that pass, in FIRST and SECOND copies. */
 template <int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE> struct mf_slopes_layout {
     static constexpr bool slope = ROLE != MF_SLOPES_V, weight = ROLE == MF_SLOPES_V || ROLE == MF_SLOPES_KV;   /* multiplies dS, P */
     static constexpr int rows = 128, one = (DQK + 15) / 16 * 16, two = weight && DV <= 256 ? (DV + 63) / 64 * 64 : (DV + 15) / 16 * 16;
     static __host__ __device__ constexpr int up(int bytes) { return (bytes + 1023) / 1024 * 1024; }
     static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = slope ? mf_panels<two>::bytes(rows) : 0;
-    static constexpr int pass_one = mf_panels<one>::bytes(N), pass_two = mf_panels<two>::bytes(N);
+    static constexpr int wide = slopes_wide(DQK), across = (DQK + wide - 1) / wide * wide;        /* panels of tile one that passes */
+    static constexpr int pass_one = 2 * across * N, pass_two = mf_panels<two>::bytes(N);
     static constexpr int step_one = up(pass_one), step_two = up(pass_two);
     static constexpr int at_own_two = up(own_one), at_one = at_own_two + up(own_two), at_two = at_one + FIRST * step_one;
     static constexpr int floats = at_two + (SECOND - 1) * step_two + pass_two, works = floats + FIRST * 2 * N * 4;
@@ -117,25 +121,7 @@ struct mf_slopes_board {
     }
 };
 
-/* c = a b' on 64 x N over K columns; of a the last KEEP steps of 16 columns are in registers. */
-template <bool BF16, int N, int K, int KEEP, int A_ROWS, int B_ROWS>
-static __device__ __forceinline__ void slopes_product(float (&c)[N / 2], mf_address a, int a_row, const uint32_t (&kept)[KEEP > 0 ? KEEP : 1][4],
-    mf_address b) {
-    using panels = mf_panels<K>;
-    constexpr int steps = K / 16, read = steps - KEEP;
-    static_assert(KEEP == 0 || read <= 4 * panels::whole);
-    if constexpr (KEEP == 0) mf__tiles_nt<BF16, N, K, A_ROWS, B_ROWS>(c, a, a_row, b, 0, false);
-    else {
-#pragma unroll
-        for (int k = 0; k < read; k++)
-            mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(mf__matrix_rows<128>(a + panels::at(k / 4, A_ROWS) + 128 * a_row), 32 * (k % 4)),
-                mf__matrix_on(mf__matrix_rows<128>(b + panels::at(k / 4, B_ROWS)), 32 * (k % 4)), k > 0);
-#pragma unroll
-        for (int k = read; k < steps; k++) mf__tile_step_nt<BF16, N, K, B_ROWS>(c, kept[k - read], b, k);
-    }
-}
-
-template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE, int KEEP_ONE = 0, int KEEP_TWO = 0>
+template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE>
 static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_flash f, const __grid_constant__ mf_slopes_maps maps) {
 #if MF_HAS_WGMMA
     using at = mf_slopes_layout<DQK, DV, N, FIRST, SECOND, ROLE>;
@@ -178,7 +164,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                         const mf_slopes_piece to = one(turn_one.copy);
                         mf__bar_await(to.free, turn_one.parity ^ 1);
                         mf__bar_expect(to.full, at::pass_one);
-                        mf__tile_fetch<at::one, N>(base + at::at_one + turn_one.copy * at::step_one, &maps.one, to.full, place.head,
+                        mf__even_fetch<at::across, at::wide, N>(base + at::at_one + turn_one.copy * at::step_one, &maps.one.whole, to.full, place.head,
                             place.first + j);
                         turn_one.next();
                     }
@@ -270,13 +256,6 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
             for (float &x : weights) x = 0;
             mf__bar_await(own_one.full, own.parity);
             if constexpr (at::slope) mf__bar_await(own_two.full, own.parity);
-            uint32_t kept_one[KEEP_ONE > 0 ? KEEP_ONE : 1][4], kept_two[KEEP_TWO > 0 ? KEEP_TWO : 1][4];
-#pragma unroll
-            for (int k = 0; k < KEEP_ONE; k++)
-                mf__tile_operand<at::one, at::rows>(kept_one[k], base, 64 * consumer + 16 * warp, at::one / 16 - KEEP_ONE + k);
-#pragma unroll
-            for (int k = 0; k < KEEP_TWO; k++)
-                mf__tile_operand<at::two, at::rows>(kept_two[k], base + at::at_own_two, 64 * consumer + 16 * warp, at::two / 16 - KEEP_TWO + k);
             for (int tile = 0; tile < tiles; tile++) {
                 const mf_slopes_piece this_one = one(turn_one.copy), this_two = two(turn_two.copy);
                 const mf_address tile_one = base + at::at_one + turn_one.copy * at::step_one;
@@ -284,19 +263,21 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                 mf__bar_await(this_one.full, turn_one.parity);
                 if (const int left = place.length - tile * N; left < N) {         /* rows past the end become zeros */
                     mf__bar_await(this_two.full, turn_two.parity);
-                    mf__tile_clear<at::one, N>(tile_one, left, threadIdx.x - 128, 256);
+                    mf__even_clear<at::across, at::wide, N>(tile_one, left, threadIdx.x - 128, 256);
                     mf__tile_clear<at::two, N>(tile_two, left, threadIdx.x - 128, 256);
                     mf__proxy_fence();
                     mf__barrier(1, 256);
                 }
                 float s[N / 2], dp[at::slope ? N / 2 : 1];
                 mf__wgmma_fence();
-                slopes_product<BF16, N, at::one, KEEP_ONE, at::rows, N>(s, base, 64 * consumer, kept_one, tile_one);
+                #pragma unroll
+                for (int k = 0; k < at::one / 16; k++)
+                    mf__wgmma<BF16, N, 0, 0>(s, mf__tile_rows<at::one, at::rows>(base, 64 * consumer, k), mf__even_rows<at::wide, N>(tile_one, 0, k), k > 0);
                 mf__wgmma_commit();
                 if constexpr (at::slope) {
                     mf__bar_await(this_two.full, turn_two.parity);
                     mf__wgmma_fence();
-                    slopes_product<BF16, N, at::two, KEEP_TWO, at::rows, N>(dp, base + at::at_own_two, 64 * consumer, kept_two, tile_two);
+                    mf__tiles_nt<BF16, N, at::two, at::rows, N>(dp, base + at::at_own_two, 64 * consumer, tile_two, 0, false);
                     mf__wgmma_commit();
                 }
                 mf__wgmma_wait<at::slope ? 1 : 0>();
@@ -346,7 +327,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                     }
                     mf__wgmma_fence();
 #pragma unroll
-                    for (int k = 0; k < N / 16; k++) mf__panels_step<BF16, DQK, N>(slopes, ds[k], tile_one, k);
+                    for (int k = 0; k < N / 16; k++) mf__wgmma_r<BF16, DQK, 1>(slopes, ds[k], mf__even_columns<at::wide, N>(tile_one, k));
                     mf__wgmma_commit();
                 }
                 mf__wgmma_wait<0>();
@@ -390,7 +371,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
 #endif
 }
 
-template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE, int KEEP_ONE = 0, int KEEP_TWO = 0>
+template <bool BF16, int DQK, int DV, int N, int FIRST, int SECOND, mf_slopes_role ROLE>
 static mf_status slopes_launch(mf_device *d, const mf_flash *f) {
     using at = mf_slopes_layout<DQK, DV, N, FIRST, SECOND, ROLE>;
     constexpr bool keys = ROLE != MF_SLOPES_Q;
@@ -398,38 +379,45 @@ static mf_status slopes_launch(mf_device *d, const mf_flash *f) {
     mf_slopes_maps maps = {};
     MF_TRY((mf__maps_make<at::one>(&maps.own_one, keys ? f->k : f->q, f->heads, f->total, f->ldq, at::rows)));
     MF_TRY((mf__maps_make<at::two>(&maps.own_two, keys ? f->v : f->dout, f->heads, f->total, f->ldv, at::rows)));
-    MF_TRY((mf__maps_make<at::one>(&maps.one, keys ? f->q : f->k, f->heads, f->total, f->ldq, N)));
+    MF_TRY(mf__map_make(&maps.one.whole, keys ? f->q : f->k, f->ldq, f->heads, f->total, f->ldq, at::wide, N));
     MF_TRY((mf__maps_make<at::two>(&maps.two, keys ? f->dout : f->v, f->heads, f->total, f->ldv, N)));
     const int64_t works = mf__flash_slots(f, at::rows) * f->heads, blocks = mf__cuda(d)->multiprocessors;
-    return MF_LAUNCH(d, (hopper_slopes_kernel<BF16, DQK, DV, N, FIRST, SECOND, ROLE, KEEP_ONE, KEEP_TWO>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes,
+    return MF_LAUNCH(d, (hopper_slopes_kernel<BF16, DQK, DV, N, FIRST, SECOND, ROLE>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes,
                      *f, maps);
 }
 
 /* dK and dV of 64 keys by two warpgroups: the first makes S', P', dV += P' dO, the second dP', dS', dK += dS' Q; P goes from one to the
  * other through shared memory, thread by thread. K and V are operands in registers. */
-template <int DQK, int DV, int N, int COPIES> struct mf_slopes_pair {
+template <int DQK, int DV, int N, int COPIES, bool KEPT, bool HALF> struct mf_slopes_pair {
     static constexpr int rows = 64, one = (DQK + 15) / 16 * 16, two = (DV + 63) / 64 * 64, two_steps = (DV + 15) / 16;
-    static constexpr int pass_one = mf_panels<one>::bytes(N), pass_two = mf_panels<two>::bytes(N);
-    static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = mf_panels<two>::bytes(rows);
-    static constexpr int at_two = COPIES * pass_one, weights = at_two + COPIES * pass_two, floats = weights + N * 64 * 4,
-        works = floats + COPIES * 2 * N * 4, bars = works + 32, pieces = 1 + 2 * COPIES, bytes = bars + 16 * (pieces + 2);
-    static_assert(N % 16 == 0 && N >= rows && pass_one % 1024 == 0 && pass_two % 1024 == 0 && bytes <= 227 << 10);
+    static constexpr int two_own = KEPT ? two : two_steps * 16;
+    static constexpr int wide = slopes_wide(DQK), across = (DQK + wide - 1) / wide * wide;
+    static constexpr int pass_one = 2 * across * N, pass_two = mf_panels<two>::bytes(N);
+    static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = mf_panels<two_own>::bytes(rows);
+    static constexpr int at_own_two = KEPT ? 0 : own_one, at_one = KEPT ? 0 : own_one + (own_two + 1023) / 1024 * 1024;
+    static constexpr int at_two = at_one + COPIES * pass_one, weights = at_two + COPIES * pass_two, floats = weights + N * 64 * (HALF ? 2 : 4),
+        works = floats + COPIES * 2 * N * 4, bars = works + 32, pieces = 3 + 2 * COPIES, bytes = bars + 16 * (pieces + 2);
+    static_assert(N % 16 == 0 && (N >= rows || !KEPT) && pass_one % 1024 == 0 && pass_two % 1024 == 0 && bytes <= 227 << 10);
 };
-template <bool BF16, int DQK, int DV, int N, int COPIES>
+template <bool BF16, int DQK, int DV, int N, int COPIES, bool KEPT, bool HALF>
 static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const mf_flash f, const __grid_constant__ mf_slopes_maps maps) {
 #if MF_HAS_WGMMA
-    using at = mf_slopes_pair<DQK, DV, N, COPIES>;
+    using at = mf_slopes_pair<DQK, DV, N, COPIES, KEPT, HALF>;
     MF_SHARED(unsigned char, shared);
     const mf_address base = mf__address(shared);
     auto piece = [&](int i) { return mf_slopes_piece{base + at::bars + 16 * i, base + at::bars + 16 * i + 8}; };
-    const mf_slopes_piece weights = piece(0);
-    auto one = [&](int copy) { return piece(1 + copy); };
-    auto two = [&](int copy) { return piece(1 + COPIES + copy); };
+    const mf_slopes_piece weights = piece(0), own_one = piece(1), own_two = piece(2);
+    auto one = [&](int copy) { return piece(3 + copy); };
+    auto two = [&](int copy) { return piece(3 + COPIES + copy); };
     const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0) % 4;
     const int lane = threadIdx.x & 31;
     if (threadIdx.x == 0) {
         mf__bar_init(weights.full, 4);
         mf__bar_init(weights.free, 4);
+        mf__bar_init(own_one.full, 1);
+        mf__bar_init(own_one.free, 4);
+        mf__bar_init(own_two.full, 1);
+        mf__bar_init(own_two.free, 4);
         for (int i = 0; i < COPIES; i++) {
             mf__bar_init(one(i).full, 2);                     /* copies; the floats of a row */
             mf__bar_init(one(i).free, 8);
@@ -449,22 +437,31 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
         mf__registers_less<24>();
         if (warp == 3) board.announce(f, at::rows);
         else {
-        mf_slopes_turn<COPIES> turn;                          /* the first tile of a work is its own rows */
+        mf_slopes_turn<COPIES> turn;                          /* KEPT: the first tile of a work is its own rows */
+        mf_slopes_turn<1> own;
         for (mf_slopes_work place = board.next(); place.length > 0; place = board.next()) {
+            if (!KEPT && warp < 2 && lane == 0) {
+                const mf_slopes_piece to = warp == 0 ? own_one : own_two;
+                mf__bar_await(to.free, own.parity ^ 1);
+                mf__bar_expect(to.full, warp == 0 ? at::own_one : at::own_two);
+                if (warp == 0) mf__tile_fetch<at::one, at::rows>(base, &maps.own_one, to.full, place.head, place.first + place.start);
+                else mf__tile_fetch<at::two_own, at::rows>(base + at::at_own_two, &maps.own_two, to.full, place.head, place.first + place.start);
+            }
+            own.next();
             if (warp < 2 && lane == 0) {
 #pragma unroll 1
-                for (int j = -N; j < place.length; j += N) {
+                for (int j = KEPT ? -N : 0; j < place.length; j += N) {
                     const mf_slopes_piece to = warp == 0 ? one(turn.copy) : two(turn.copy);
                     mf__bar_await(to.free, turn.parity ^ 1);
                     if (warp == 0) {
-                        const mf_address tile = base + turn.copy * at::pass_one;
+                        const mf_address tile = base + at::at_one + turn.copy * at::pass_one;
                         mf__bar_expect(to.full, j < 0 ? at::own_one : at::pass_one);
                         if (j < 0) mf__tile_fetch<at::one, at::rows>(tile, &maps.own_one, to.full, place.head, place.first + place.start);
-                        else mf__tile_fetch<at::one, N>(tile, &maps.one, to.full, place.head, place.first + j);
+                        else mf__even_fetch<at::across, at::wide, N>(tile, &maps.one.whole, to.full, place.head, place.first + j);
                     } else {
                         const mf_address tile = base + at::at_two + turn.copy * at::pass_two;
                         mf__bar_expect(to.full, j < 0 ? at::own_two : at::pass_two);
-                        if (j < 0) mf__tile_fetch<at::two, at::rows>(tile, &maps.own_two, to.full, place.head, place.first + place.start);
+                        if (j < 0) mf__tile_fetch<at::two_own, at::rows>(tile, &maps.own_two, to.full, place.head, place.first + place.start);
                         else mf__tile_fetch<at::two, N>(tile, &maps.two, to.full, place.head, place.first + j);
                     }
                     turn.next();
@@ -472,7 +469,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
             }
             if (warp == 2) {
 #pragma unroll 1
-                for (int j = -N; j < place.length; j += N) {
+                for (int j = KEPT ? -N : 0; j < place.length; j += N) {
                     float x[(N + 31) / 32], y[(N + 31) / 32];
 #pragma unroll
                     for (int r = 0; r < (N + 31) / 32; r++) {
@@ -507,18 +504,18 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
         constexpr float unit = BF16 ? 1.0f : 1.0f / 32768;
         const float back = 1.0f / *f.scale;
         mf_slopes_turn<COPIES> turn;
-        mf_slopes_turn<1> exchange;
+        mf_slopes_turn<1> exchange, own;
         auto release = [&](mf_address bar) {
             __syncwarp();
             if (lane == 0) mf__bar_arrive(bar);
         };
-        auto tile_one = [&](int copy) { return base + copy * at::pass_one; };
+        auto tile_one = [&](int copy) { return base + at::at_one + copy * at::pass_one; };
         auto tile_two = [&](int copy) { return base + at::at_two + copy * at::pass_two; };
         auto whole = [&](int left) {                          /* waits for both tiles of a turn where rows past the end become zeros */
             if (left >= N) return;
             mf__bar_await(one(turn.copy).full, turn.parity);
             mf__bar_await(two(turn.copy).full, turn.parity);
-            mf__tile_clear<at::one, N>(tile_one(turn.copy), left, threadIdx.x - 128, 256);
+            mf__even_clear<at::across, at::wide, N>(tile_one(turn.copy), left, threadIdx.x - 128, 256);
             mf__tile_clear<at::two, N>(tile_two(turn.copy), left, threadIdx.x - 128, 256);
             mf__proxy_fence();
             mf__barrier(1, 256);
@@ -531,25 +528,32 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
 #pragma unroll
                 for (int h = 0; h < 2; h++)
                     shift[h] = f.key_bias && first + 8 * h < place.length ? f.key_bias[row0 + (int64_t)(first + 8 * h) * f.heads] * MF_LOG2E : 0.0f;
-                uint32_t k[at::one / 16][4], p[N / 16][4];
-                mf__bar_await(one(turn.copy).full, turn.parity);
+                uint32_t k[KEPT ? at::one / 16 : 1][4], p[N / 16][4];
+                if constexpr (KEPT) {
+                    mf__bar_await(one(turn.copy).full, turn.parity);
 #pragma unroll
-                for (int i = 0; i < at::one / 16; i++) mf__tile_operand<at::one, at::rows>(k[i], tile_one(turn.copy), 16 * warp, i);
-                release(one(turn.copy).free);
-                release(two(turn.copy).free);
-                turn.next();
+                    for (int i = 0; i < at::one / 16; i++) mf__tile_operand<at::one, at::rows>(k[i], tile_one(turn.copy), 16 * warp, i);
+                    release(one(turn.copy).free);
+                    release(two(turn.copy).free);
+                    turn.next();
+                } else mf__bar_await(own_one.full, own.parity);
 #pragma unroll
                 for (float &x : dv) x = 0;
                 auto step = [&](int tile, auto more) {        /* more: there is a tile before, whose P waits in p */
                     whole(place.length - tile * N);
                     const int before = (turn.copy + COPIES - 1) % COPIES;
                     float s[N / 2];
+                    if constexpr (KEPT)
 #pragma unroll
-                    for (float &x : s) x = 0;
+                        for (float &x : s) x = 0;
                     mf__bar_await(one(turn.copy).full, turn.parity);
                     mf__wgmma_fence();
 #pragma unroll
-                    for (int i = 0; i < at::one / 16; i++) mf__tile_step_nt<BF16, N, at::one, N>(s, k[i], tile_one(turn.copy), i);
+                    for (int i = 0; i < at::one / 16; i++) {
+                        const mf_matrix right = mf__even_rows<at::wide, N>(tile_one(turn.copy), 0, i);
+                        if constexpr (KEPT) mf__wgmma_r<BF16, N, 0>(s, k[i], right);
+                        else mf__wgmma<BF16, N, 0, 0>(s, mf__tile_rows<at::one, at::rows>(base, 0, i), right, i > 0);
+                    }
                     mf__wgmma_commit();
                     if constexpr (decltype(more)::value) {
 #pragma unroll
@@ -558,6 +562,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                     }
                     mf__wgmma_wait<decltype(more)::value>();
                     mf__keep(s);
+                    if (!KEPT && tile + 1 == tiles) release(own_one.free);
                     const mf_address floats = base + at::floats + turn.copy * 8 * N + 8 * t;
 #pragma unroll
                     for (int n = 0; n < N / 8; n++) {
@@ -570,9 +575,20 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                     }
                     release(one(turn.copy).free);
                     mf__bar_await(weights.free, exchange.parity ^ 1);
+                    if constexpr (HALF) {
 #pragma unroll
-                    for (int i = 0; i < N / 8; i++)
-                        mf__write16(base + at::weights + 2048 * i + 16 * thread, {s[4 * i], s[4 * i + 1], s[4 * i + 2], s[4 * i + 3]});
+                        for (int i = 0; i < N / 16; i++) {
+                            float bits[4];
+                            const uint32_t pairs[4] = {mf__pack<BF16>(s[8 * i], s[8 * i + 1]), mf__pack<BF16>(s[8 * i + 2], s[8 * i + 3]),
+                                mf__pack<BF16>(s[8 * i + 4], s[8 * i + 5]), mf__pack<BF16>(s[8 * i + 6], s[8 * i + 7])};
+                            memcpy(bits, pairs, 16);
+                            mf__write16(base + at::weights + 2048 * i + 16 * thread, bits);
+                        }
+                    } else {
+#pragma unroll
+                        for (int i = 0; i < N / 8; i++)
+                            mf__write16(base + at::weights + 2048 * i + 16 * thread, {s[4 * i], s[4 * i + 1], s[4 * i + 2], s[4 * i + 3]});
+                    }
                     release(weights.full);
                     exchange.next();
                     if constexpr (decltype(more)::value) {
@@ -580,6 +596,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                         mf__keep(dv);
                         release(two(before).free);
                     }
+                    mf__keep(s);                              /* so that nothing is rounded into registers of a product under way */
 #pragma unroll
                     for (int i = 0; i < N / 4; i++) p[i / 4][i % 4] = mf__pack<BF16>(s[2 * i], s[2 * i + 1]);
                     mf__bar_await(two(turn.copy).full, turn.parity);
@@ -595,6 +612,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 mf__wgmma_wait<0>();
                 mf__keep(dv);
                 release(two(last).free);
+                own.next();
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     if (first + 8 * h >= place.length || !f.dv_) continue;
@@ -605,33 +623,41 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 }
             } else {
                 float sum[2] = {0, 0}, dk[DQK / 2];
-                uint32_t v[at::two_steps][4], ds[N / 16][4];
-                mf__bar_await(two(turn.copy).full, turn.parity);
+                uint32_t v[KEPT ? at::two_steps : 1][4], ds[N / 16][4];
+                if constexpr (KEPT) {
+                    mf__bar_await(two(turn.copy).full, turn.parity);
 #pragma unroll
-                for (int i = 0; i < at::two_steps; i++) mf__tile_operand<at::two, at::rows>(v[i], tile_two(turn.copy), 16 * warp, i);
-                release(one(turn.copy).free);
-                release(two(turn.copy).free);
-                turn.next();
+                    for (int i = 0; i < at::two_steps; i++) mf__tile_operand<at::two, at::rows>(v[i], tile_two(turn.copy), 16 * warp, i);
+                    release(one(turn.copy).free);
+                    release(two(turn.copy).free);
+                    turn.next();
+                } else mf__bar_await(own_two.full, own.parity);
 #pragma unroll
                 for (float &x : dk) x = 0;
                 auto step = [&](int tile, auto more) {
                     whole(place.length - tile * N);
                     const int before = (turn.copy + COPIES - 1) % COPIES;
                     float dp[N / 2];
+                    if constexpr (KEPT)
 #pragma unroll
-                    for (float &x : dp) x = 0;
+                        for (float &x : dp) x = 0;
                     mf__bar_await(two(turn.copy).full, turn.parity);
                     mf__wgmma_fence();
 #pragma unroll
-                    for (int i = 0; i < at::two_steps; i++) mf__tile_step_nt<BF16, N, at::two, N>(dp, v[i], tile_two(turn.copy), i);
+                    for (int i = 0; i < at::two_steps; i++) {
+                        const mf_matrix right = mf__tile_rows<at::two, N>(tile_two(turn.copy), 0, i);
+                        if constexpr (KEPT) mf__wgmma_r<BF16, N, 0>(dp, v[i], right);
+                        else mf__wgmma<BF16, N, 0, 0>(dp, mf__tile_rows<at::two_own, at::rows>(base + at::at_own_two, 0, i), right, i > 0);
+                    }
                     mf__wgmma_commit();
                     if constexpr (decltype(more)::value) {
 #pragma unroll
-                        for (int i = 0; i < N / 16; i++) mf__panels_step<BF16, DQK, N>(dk, ds[i], tile_one(before), i);
+                        for (int i = 0; i < N / 16; i++) mf__wgmma_r<BF16, DQK, 1>(dk, ds[i], mf__even_columns<at::wide, N>(tile_one(before), i));
                         mf__wgmma_commit();
                     }
                     mf__wgmma_wait<decltype(more)::value>();
                     mf__keep(dp);
+                    if (!KEPT && tile + 1 == tiles) release(own_two.free);
                     release(two(turn.copy).free);
                     mf__bar_await(one(turn.copy).full, turn.parity);
                     mf__bar_await(weights.full, exchange.parity);
@@ -639,7 +665,13 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
 #pragma unroll
                     for (int n = 0; n < N / 8; n++) {
                         const float2 delta = mf__read2(floats + 32 * n);
-                        const float4 p = mf__read4(base + at::weights + 2048 * n + 16 * thread);
+                        float4 p;
+                        if constexpr (HALF) {
+                            const float2 bits = mf__read2(base + at::weights + 2048 * (n / 2) + 16 * thread + 8 * (n % 2));
+                            mf_half<BF16> q[4];
+                            memcpy(q, &bits, 8);
+                            p = make_float4(mf__to<float>(q[0]), mf__to<float>(q[1]), mf__to<float>(q[2]), mf__to<float>(q[3]));
+                        } else p = mf__read4(base + at::weights + 2048 * n + 16 * thread);
                         dp[4 * n] = p.x * unit * (dp[4 * n] - delta.x);
                         dp[4 * n + 1] = p.y * unit * (dp[4 * n + 1] - delta.y);
                         dp[4 * n + 2] = p.z * unit * (dp[4 * n + 2] - delta.x);
@@ -663,11 +695,12 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 const int last = (turn.copy + COPIES - 1) % COPIES;
                 mf__wgmma_fence();
 #pragma unroll
-                for (int i = 0; i < N / 16; i++) mf__panels_step<BF16, DQK, N>(dk, ds[i], tile_one(last), i);
+                for (int i = 0; i < N / 16; i++) mf__wgmma_r<BF16, DQK, 1>(dk, ds[i], mf__even_columns<at::wide, N>(tile_one(last), i));
                 mf__wgmma_commit();
                 mf__wgmma_wait<0>();
                 mf__keep(dk);
                 release(one(last).free);
+                own.next();
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 1);
@@ -685,16 +718,16 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
     }
 #endif
 }
-template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes_pair_launch(mf_device *d, const mf_flash *f) {
-    using at = mf_slopes_pair<DQK, DV, N, COPIES>;
+template <bool BF16, int DQK, int DV, int N, int COPIES, bool KEPT = true, bool HALF = false> static mf_status slopes_pair_launch(mf_device *d, const mf_flash *f) {
+    using at = mf_slopes_pair<DQK, DV, N, COPIES, KEPT, HALF>;
     static_assert(at::bytes > 0);
     mf_slopes_maps maps = {};
     MF_TRY((mf__maps_make<at::one>(&maps.own_one, f->k, f->heads, f->total, f->ldq, at::rows)));
-    MF_TRY((mf__maps_make<at::two>(&maps.own_two, f->v, f->heads, f->total, f->ldv, at::rows)));
-    MF_TRY((mf__maps_make<at::one>(&maps.one, f->q, f->heads, f->total, f->ldq, N)));
+    MF_TRY((mf__maps_make<at::two_own>(&maps.own_two, f->v, f->heads, f->total, f->ldv, at::rows)));
+    MF_TRY(mf__map_make(&maps.one.whole, f->q, f->ldq, f->heads, f->total, f->ldq, at::wide, N));
     MF_TRY((mf__maps_make<at::two>(&maps.two, f->dout, f->heads, f->total, f->ldv, N)));
     const int64_t works = mf__flash_slots(f, at::rows) * f->heads, blocks = mf__cuda(d)->multiprocessors;
-    return MF_LAUNCH(d, (hopper_slopes_pair_kernel<BF16, DQK, DV, N, COPIES>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes, *f, maps);
+    return MF_LAUNCH(d, (hopper_slopes_pair_kernel<BF16, DQK, DV, N, COPIES, KEPT, HALF>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes, *f, maps);
 }
 
 /* The tiles of one pair of widths; times for them are in cuda/README.md. */

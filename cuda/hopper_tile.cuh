@@ -39,28 +39,46 @@ static __device__ __forceinline__ void mf__tile_fetch(mf_address to, const mf_ma
     if (panels::last > 0) mf__map_copy(to + panels::at(panels::whole + 1, ROWS), &maps->last, bar, 64 * panels::whole + 32, head, row);
 }
 
-/* One panel of the next. */
-template <bool BF16, int N, int BYTES>
-static __device__ __forceinline__ void mf__panel_nt(float (&c)[N / 2], mf_address a, mf_address b, bool add) {
-    const mf_matrix left = mf__matrix_rows<BYTES>(a), right = mf__matrix_rows<BYTES>(b);
+/* A tile in panels of WIDTH columns throughout, so that one product takes all of its columns as MN-major operand: (COLUMNS / WIDTH, ROWS, WIDTH). */
+template <int COLUMNS, int WIDTH, int ROWS>
+static __device__ __forceinline__ void mf__even_fetch(mf_address to, const mf_map *map, mf_address bar, int head, int64_t row) {
+    static_assert(COLUMNS % WIDTH == 0);
 #pragma unroll
-    for (int k = 0; k < BYTES / 32; k++) mf__wgmma<BF16, N, 0, 0>(c, mf__matrix_on(left, 32 * k), mf__matrix_on(right, 32 * k), add || k > 0);
+    for (int p = 0; p < COLUMNS / WIDTH; p++) mf__map_copy(to + p * ROWS * 2 * WIDTH, map, bar, WIDTH * p, head, row);
 }
+/* Step k of 16 columns of its rows from `row` (a multiple of 8) on; step k of 16 rows of its columns. */
+template <int WIDTH, int ROWS> static __device__ __forceinline__ mf_matrix mf__even_rows(mf_address tile, int row, int k) {
+    const int column = 16 * k;
+    return mf__matrix_on(mf__matrix_rows<2 * WIDTH>(tile + column / WIDTH * ROWS * 2 * WIDTH + row * 2 * WIDTH), 2 * (column % WIDTH));
+}
+template <int WIDTH, int ROWS> static __device__ __forceinline__ mf_matrix mf__even_columns(mf_address tile, int k) {
+    return mf__matrix_on(mf__matrix_columns<2 * WIDTH>(tile, ROWS * 2 * WIDTH), k * 16 * 2 * WIDTH);
+}
+/* Zeros its rows [from, ROWS), as mf__tile_clear. */
+template <int COLUMNS, int WIDTH, int ROWS>
+static __device__ __forceinline__ void mf__even_clear(mf_address tile, int from, int thread, int threads) {
+    const float zeros[4] = {};
+    const int each = (ROWS - from) * (WIDTH / 8);            /* of a panel, and one after the other in it */
+#pragma unroll 1
+    for (int i = thread; i < COLUMNS / WIDTH * each; i += threads)
+        mf__write16(tile + i / each * ROWS * 2 * WIDTH + from * 2 * WIDTH + i % each * 16, zeros);
+}
+/* Step k of 16 columns of a tile's rows from `row` (a multiple of 8) on. */
+template <int COLUMNS, int ROWS> static __device__ __forceinline__ mf_matrix mf__tile_rows(mf_address tile, int row, int k) {
+    using panels = mf_panels<COLUMNS>;
+    constexpr int bytes = panels::rest == 16 ? 32 : 64;
+    if (k < 4 * panels::whole) return mf__matrix_on(mf__matrix_rows<128>(tile + panels::at(k / 4, ROWS) + row * 128), 32 * (k % 4));
+    if (k < 4 * panels::whole + panels::rest / 16)
+        return mf__matrix_on(mf__matrix_rows<bytes>(tile + panels::at(panels::whole, ROWS) + row * bytes), 32 * (k - 4 * panels::whole));
+    return mf__matrix_rows<32>(tile + panels::at(panels::whole + 1, ROWS) + row * 32);
+}
+
 /* c (+)= a b' on 64 x N over K columns of both: rows from a_row on (a multiple of 8) of tile a (A_ROWS rows), from b_row on of tile b. */
 template <bool BF16, int N, int K, int A_ROWS, int B_ROWS>
 static __device__ __forceinline__ void mf__tiles_nt(float (&c)[N / 2], mf_address a, int a_row, mf_address b, int b_row, bool add) {
-    using panels = mf_panels<K>;
 #pragma unroll
-    for (int p = 0; p < panels::whole; p++)
-        mf__panel_nt<BF16, N, 128>(c, a + panels::at(p, A_ROWS) + a_row * 128, b + panels::at(p, B_ROWS) + b_row * 128, add || p > 0);
-    if constexpr (panels::rest > 0) {
-        constexpr int bytes = 2 * panels::rest;
-        mf__panel_nt<BF16, N, bytes>(c, a + panels::at(panels::whole, A_ROWS) + a_row * bytes,
-            b + panels::at(panels::whole, B_ROWS) + b_row * bytes, add || panels::whole > 0);
-    }
-    if constexpr (panels::last > 0)
-        mf__panel_nt<BF16, N, 32>(c, a + panels::at(panels::whole + 1, A_ROWS) + a_row * 32,
-            b + panels::at(panels::whole + 1, B_ROWS) + b_row * 32, true);
+    for (int k = 0; k < K / 16; k++)
+        mf__wgmma<BF16, N, 0, 0>(c, mf__tile_rows<K, A_ROWS>(a, a_row, k), mf__tile_rows<K, B_ROWS>(b, b_row, k), add || k > 0);
 }
 
 /* Step k of 16 columns of 16 rows, from `row` (a multiple of 8) on, as operand a in this warp's registers. */
@@ -75,13 +93,7 @@ static __device__ __forceinline__ void mf__tile_operand(uint32_t (&a)[4], mf_add
 /* Step k of c += a b' on 64 x N: a in registers, rows of b a tile of ROWS. */
 template <bool BF16, int N, int COLUMNS, int ROWS>
 static __device__ __forceinline__ void mf__tile_step_nt(float (&c)[N / 2], const uint32_t (&a)[4], mf_address b, int k) {
-    using panels = mf_panels<COLUMNS>;
-    if (k < 4 * panels::whole)
-        mf__wgmma_r<BF16, N, 0>(c, a, mf__matrix_on(mf__matrix_rows<128>(b + panels::at(k / 4, ROWS)), 32 * (k % 4)));
-    else if (k < 4 * panels::whole + panels::rest / 16)
-        mf__wgmma_r<BF16, N, 0>(c, a, mf__matrix_on(mf__matrix_rows<panels::rest == 32 ? 64 : 32>(b + panels::at(panels::whole, ROWS)),
-            32 * (k - 4 * panels::whole)));
-    else mf__wgmma_r<BF16, N, 0>(c, a, mf__matrix_rows<32>(b + panels::at(panels::whole + 1, ROWS)));
+    mf__wgmma_r<BF16, N, 0>(c, a, mf__tile_rows<COLUMNS, ROWS>(b, 0, k));
 }
 
 /* Step k of 16 rows of c += a b on 64 x N: a in registers; b the columns from 0 on of a tile of ROWS rows, all in panels of 64. */
@@ -103,12 +115,12 @@ static __device__ __forceinline__ void mf__panels_step(float (&c)[COLUMNS / 2], 
             mf__matrix_on(mf__matrix_columns<32>(b + panels::at(panels::whole + 1, ROWS), 0), k * 16 * 32));
 }
 
-/* Zeros rows [from, ROWS) of a tile, by `threads` threads numbered `thread`; then each must mf__proxy_fence and meet who reads. */
+/* Zeros rows [from, to) of a tile, by `threads` threads numbered `thread`; then each must mf__proxy_fence and meet who reads. */
 template <int COLUMNS, int ROWS>
-static __device__ __forceinline__ void mf__tile_clear(mf_address tile, int from, int thread, int threads) {
+static __device__ __forceinline__ void mf__tile_clear(mf_address tile, int from, int thread, int threads, int to = ROWS) {
     using panels = mf_panels<COLUMNS>;
 #pragma unroll 1
-    for (int i = thread; i < (ROWS - from) * (COLUMNS / 8); i += threads) {
+    for (int i = thread; i < (to - from) * (COLUMNS / 8); i += threads) {
         const int row = from + i / (COLUMNS / 8), piece = i % (COLUMNS / 8);                      /* rows move only within themselves */
         const int p = piece < 8 * panels::whole + panels::rest / 8 ? piece / 8 : panels::whole + 1;
         const int bytes = p < panels::whole ? 128 : p == panels::whole ? 2 * panels::rest : 2 * panels::last;
