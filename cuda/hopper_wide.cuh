@@ -24,8 +24,4 @@ struct mf_stages {
     __device__ __forceinline__ void await_empty() const { mf__bar_await(empty(), phase ^ 1); }
     __device__ __forceinline__ void await_full() const { mf__bar_await(full(), phase); }
 };
-
-/* For flash.cu to choose; false: not for these widths or this device. */
-bool mf__hopper_wide_forward(mf_device *d, const mf_flash *f, mf_status *status);
-bool mf__hopper_wide_backward(mf_device *d, const mf_flash *f, mf_status *status);
 #endif

@@ -3,24 +3,27 @@
  *   P = exp(Q K' + key_bias - lse),  dP = dO V',  dS = P (dP - delta)
  *   dV = P' dO,  dK = dS' Q,  dQ = dS K,  dkey_bias = column sums of dS             per sequence and head; all written with '='
  *
- * Registers hold 64 x 256 of a result a warpgroup. A kernel that makes P and dS in registers, as for narrow widths, would have to make them
- * again for every 256 columns of dV, dK and dQ: 2.6 times the work at (384, 512), 1.6 times if two warpgroups share them. Here they
- * are made once, rounded to the 16 bits in which they are operands, and written to memory, for as many queries as BUDGET holds:
+ * A warpgroup has registers for 64 x 256 of a result. A kernel that makes P and dS where it uses them would have to make them again for
+ * every 256 columns of dV, dK and dQ: 2.6 times the work at (384, 512), 1.6 times if two warpgroups share them. Here they are made once,
+ * in the 16 bits in which they are operands, and written to memory for as many queries as WIDE_BUDGET holds:
  *
  *   scores      P and dS of 128 queries x KEYS keys a block: Q K', then dO V', by stages of 64 columns
- *   products    dV, dK or dQ: 128 rows x N columns a block, in stages of 64 residues along the other axis
+ *   products    dV, dK or dQ: 128 rows x N columns a block, by stages of 64 residues along the other axis
  *
- * Work 2 L^2 (3 d_qk + 2 d_v) operations a head, each once. Traffic 10 bytes for every pair of residues: at (384, 512) 435 operations a byte, where
- * the chip does 165; both kernels stay with the matrix unit. Memory O(L), at most BUDGET at a time beyond it: a part of the heads, or, for long
- * sequences, of the queries, in turn; dK and dV of a later part of the same sequence are added to those of the earlier.
+ * Work 2 L^2 (3 d_qk + 2 d_v) operations a head, each once. Traffic 10 bytes for every pair of residues: at (384, 512) 435 operations a
+ * byte, where the chip does 165, so the matrix unit stays the bound. Memory: WIDE_BUDGET at most, less where there is less (down to the
+ * tiles of 128 queries of one head); so some heads, or for long sequences some queries, come after others, and dK and dV of a later part
+ * of a sequence are added to those of the earlier.
  *
- * Blocks of 384 threads stay on their multiprocessor and go over the tiles: a producer warp copies stages ahead, also of the next tile, two warpgroups
- * of 64 rows each multiply. Tiles of P are complete: zeros where a query or a key lies beyond the sequence. Residues beyond it in an operand
- * are those of the next sequence, so that the last stage's are zeroed before 0 * NaN can be one.
+ * Blocks of 384 threads stay on their multiprocessor and go over the tiles. Of one warpgroup a warp copies stages ahead, also of the next
+ * tile (in scores another one reads key bias, lse and delta for it); two warpgroups of 64 rows each multiply. Tiles of P and dS are whole:
+ * zeros where a query or a key lies beyond the sequence. Rows of the other operand beyond it are those of the next sequence and are
+ * zeroed in the last stage, for 0 * NaN is NaN. Shared memory 195 to 206 KB. Times: cuda/README.md.
  *
- * Numerics as in flash_backward.cu: sums, P, dS and lse are float32; P and dS are rounded when they become operands, in float16 P times 2^15.
- * Deterministic, bit for bit: no atomics; the order of sums depends on the sizes only. Any widths. */
+ * Numerics as in flash_backward.cu: sums, P, dS and lse are float32; P and dS are rounded when they become operands, in float16 P times
+ * 2^15. Deterministic, bit for bit: no atomics; the order of sums depends on the sizes only. Any widths. */
 #include "hopper_wide.cuh"
+#include <climits>
 
 enum { WIDE_DV, WIDE_DK, WIDE_DQ };
 static constexpr int WIDE_TILE = 128, WIDE_DEPTH = 64, WIDE_THREADS = 384;   /* rows of a tile; columns or residues of a stage */
@@ -42,10 +45,10 @@ struct mf_wide_place : mf_place {
     __device__ __forceinline__ mf_wide_place(const mf_flash &f, int64_t slot) : mf_wide_place(mf__flash_place(f, slot, WIDE_TILE)) {}
 };
 
-/* Shared memory of the scores: stages, then two of what a tile needs beside them, made by a warp of the producers: where it lies, and vectors
- * as the epilogue takes them. */
+/* Shared memory of the scores: stages, then two of what a tile needs beside them, made by a warp of the producers: where it lies, and
+ * vectors as the epilogue takes them. */
 struct mf_wide_tile {
-    int64_t slot, row0;           /* row of the results; of the sequence's first residue and the head, in vectors */
+    int64_t slot;
     int head, key, start, length; /* length 0: no more tiles */
 };
 template <int KEYS, int STAGES> struct mf_scores_layout {
@@ -69,7 +72,8 @@ template <int HALF, int STEP, int COUNT> static __device__ __forceinline__ void 
 
 template <bool BF16, int KEYS, int STAGES>
 static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_kernel(const mf_flash f, const mf_wide_scores to,
-    const __grid_constant__ mf_map q, const __grid_constant__ mf_map k, const __grid_constant__ mf_map v, const __grid_constant__ mf_map dout) {
+    const __grid_constant__ mf_map q, const __grid_constant__ mf_map k, const __grid_constant__ mf_map v,
+    const __grid_constant__ mf_map dout) {
 #if MF_HAS_WGMMA
     using at = mf_scores_layout<KEYS, STAGES>;
     MF_SHARED(unsigned char, shared);
@@ -77,7 +81,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
     mf_stages ring(base, base + at::bars, at::stage, STAGES);
     mf_stages beside(base + at::beside, base + at::bars + mf_stages::bars_bytes(STAGES), at::vectors, 2);
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 & 3, lane = threadIdx.x & 31;
-    const int q_slabs = ((int)f.ldq + 63) / 64, v_slabs = ((int)f.ldv + 63) / 64, key_tiles = to.keys / KEYS;
+    const int q_slabs = (f.dqk + 63) / 64, v_slabs = (f.dv + 63) / 64, key_tiles = to.keys / KEYS;
     const int64_t tiles = to.slots * to.heads * key_tiles;
     if (threadIdx.x == 0) {
         ring.init(1, 8);
@@ -96,7 +100,8 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
                 if (warp == 1) {
                     const int64_t row0 = place.first * f.heads + to.first_head + head;
                     beside.await_empty();
-                    if (lane == 0) *(mf_wide_tile *)(shared + at::beside + beside.at * at::vectors) = {slot, row0, head, key, place.start, place.length};
+                    if (lane == 0)
+                        *(mf_wide_tile *)(shared + at::beside + beside.at * at::vectors) = {slot, head, key, place.start, place.length};
                     for (int i = lane; i < KEYS; i += 32)
                         mf__write(beside.stage() + at::bias + 4 * i, key + i >= place.length ? -INFINITY :
                             f.key_bias ? f.key_bias[row0 + (int64_t)(key + i) * f.heads] * MF_LOG2E : 0.0f);
@@ -111,11 +116,11 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
                 } else if (lane == 0)
                     for (int n = 0; n < q_slabs + v_slabs; n++) {
                         const bool first = n < q_slabs;
-                        const int column = 64 * (first ? n : n - q_slabs);
+                        const int column = 64 * (first ? n : n - q_slabs), h = to.first_head + head;
                         ring.await_empty();
                         mf__bar_expect(ring.full(), at::stage);
-                        mf__map_copy(ring.stage(), first ? &q : &dout, ring.full(), column, to.first_head + head, place.first + place.start);
-                        mf__map_copy(ring.stage() + at::right, first ? &k : &v, ring.full(), column, to.first_head + head, place.first + key);
+                        mf__map_copy(ring.stage(), first ? &q : &dout, ring.full(), column, h, place.first + place.start);
+                        mf__map_copy(ring.stage() + at::right, first ? &k : &v, ring.full(), column, h, place.first + key);
                         ring.next();
                     }
                 __syncwarp();
@@ -172,9 +177,10 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
             }
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const mf_backward_row<BF16> row(mf__read(vectors + at::lse + 4 * (own + 8 * h)), mf__read(vectors + at::delta + 4 * (own + 8 * h)), true);
+                const int mine = own + 8 * h;
+                const mf_backward_row<BF16> row(mf__read(vectors + at::lse + 4 * mine), mf__read(vectors + at::delta + 4 * mine), true);
                 const bool odd = t & 1;
-                const int64_t line = ((slot * WIDE_TILE + own + 8 * h) * to.heads + head) * to.keys + key;
+                const int64_t line = ((slot * WIDE_TILE + mine) * to.heads + head) * to.keys + key;
 #pragma unroll
                 for (int j = 0; j < KEYS / 8; j += 2) {
                     uint32_t p[2], ds[2];
@@ -237,8 +243,8 @@ struct mf_wide_range {
 
 /* scores: P for dV, else dS. result (N, H, width). */
 template <bool BF16, int ROLE, int N, int STAGES>
-static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_products_kernel(const mf_flash f, const mf_wide_scores x, float *result,
-    int width, const __grid_constant__ mf_map scores, const __grid_constant__ mf_map operand) {
+static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_products_kernel(const mf_flash f, const mf_wide_scores x,
+    float *result, int width, const __grid_constant__ mf_map scores, const __grid_constant__ mf_map operand) {
 #if MF_HAS_WGMMA
     using at = mf_products_layout<N, STAGES>;
     MF_SHARED(unsigned char, shared);
@@ -369,44 +375,46 @@ static mf_status wide_products_launch(mf_device *d, const mf_flash *f, const mf_
     mf__cuda_work(d, 2 * pairs * width, 2 * pairs + (double)f->total * x->heads * width * 6, MF_UNIT_FP16);
     const int64_t tiles = (ROLE == WIDE_DQ ? x->slots : mf__flash_slots(f, WIDE_TILE)) * x->heads * mf__blocks(width, N);
     const int most = mf__cuda(d)->multiprocessors;
-    return MF_LAUNCH(d, (hopper_wide_products_kernel<BF16, ROLE, N, stages>), (unsigned)(tiles < most ? tiles : most), WIDE_THREADS, at::bytes,
-        *f, *x, result, width, scores, operand);
+    return MF_LAUNCH(d, (hopper_wide_products_kernel<BF16, ROLE, N, stages>), (unsigned)(tiles < most ? tiles : most), WIDE_THREADS,
+        at::bytes, *f, *x, result, width, scores, operand);
 }
 template <bool BF16, int ROLE>
 static mf_status wide_products(mf_device *d, const mf_flash *f, const mf_wide_scores *x, float *result, int width) {
     if (!result || width == 0) return MF_OK;
     const int64_t each = mf__blocks(width, mf__blocks(width, 256));           /* columns of a block */
     return each > 192 ? wide_products_launch<BF16, ROLE, 256>(d, f, x, result, width) :
-        each > 128 ? wide_products_launch<BF16, ROLE, 192>(d, f, x, result, width) : wide_products_launch<BF16, ROLE, 128>(d, f, x, result, width);
+        each > 128 ? wide_products_launch<BF16, ROLE, 192>(d, f, x, result, width) :
+        wide_products_launch<BF16, ROLE, 128>(d, f, x, result, width);
 }
 
 template <bool BF16, int KEYS, int STAGES> static mf_status wide_backward(mf_device *d, const mf_flash *f, int64_t budget) {
     using at = mf_scores_layout<KEYS, STAGES>;
     mf_wide_scores x = {};
     x.keys = (int)mf__blocks(f->longest, KEYS) * KEYS;
-    const bool ds = f->dk || f->dq || f->dkey_bias;
-    const int64_t all = mf__flash_slots(f, WIDE_TILE), of_slot = (int64_t)WIDE_TILE * x.keys * ((f->dv_ ? 2 : 0) + (ds ? 2 : 0));
-    const int64_t most = budget / of_slot > 1 ? budget / of_slot : 1;        /* slots of one head */
-    const int64_t heads = most < all ? 1 : mf__blocks(f->heads, mf__blocks(f->heads, most / all)), slots = most < all ? mf__blocks(all, mf__blocks(all, most)) : all;
-    mf_scratch p_memory, ds_memory, sums_memory;
-    if (f->dv_) {
-        MF_TRY(p_memory.take(d, slots * heads * WIDE_TILE * x.keys * 2));
-        x.p = p_memory.as<uint16_t>();
+    const int64_t all = mf__flash_slots(f, WIDE_TILE), each = (int64_t)WIDE_TILE * x.keys * 2, p_bytes = f->dv_ ? each : 0,
+        ds_bytes = f->dk || f->dq || f->dkey_bias ? each : 0, sums_bytes = f->dkey_bias ? 2 * x.keys * 4 : 0,
+        bytes = p_bytes + ds_bytes + sums_bytes;                              /* of a tile of queries */
+    if (bytes == 0) return MF_OK;
+    mf_scratch memory;
+    int64_t heads, slots;         /* at a time: whole heads, or a part of one */
+    for (;; budget /= 2) {
+        const int64_t most = budget > bytes ? budget / bytes : 1;
+        heads = most < all ? 1 : mf__blocks(f->heads, mf__blocks(f->heads, most / all));
+        slots = most < all ? mf__blocks(all, mf__blocks(all, most)) : all;
+        const mf_status status = memory.take(d, heads * slots * bytes);
+        if (status == MF_OK) break;
+        /* Else with half of it; but parts of a sequence are added in an order of their own. */
+        if (status != MF_ENOMEM || heads * slots == 1 || (heads == 1 && f->deterministic)) return status;
     }
-    if (ds) {
-        MF_TRY(ds_memory.take(d, slots * heads * WIDE_TILE * x.keys * 2));
-        x.ds = ds_memory.as<uint16_t>();
-    }
-    if (f->dkey_bias) {
-        MF_TRY(sums_memory.take(d, slots * heads * 2 * x.keys * 4));
-        x.sums = sums_memory.as<float>();
-    }
+    x.p = f->dv_ ? memory.as<uint16_t>() : nullptr;
+    x.ds = ds_bytes > 0 ? memory.as<uint16_t>() + heads * slots * p_bytes / 2 : nullptr;
+    x.sums = f->dkey_bias ? memory.as<float>() + heads * slots * (p_bytes + ds_bytes) / 4 : nullptr;
     mf_map q, k, v, dout;
     MF_TRY(mf__map_make(&q, f->q, f->ldq, f->heads, f->total, f->ldq, 64, WIDE_TILE));
     MF_TRY(mf__map_make(&k, f->k, f->ldq, f->heads, f->total, f->ldq, 64, KEYS));
     MF_TRY(mf__map_make(&v, f->v, f->ldv, f->heads, f->total, f->ldv, 64, KEYS));
     MF_TRY(mf__map_make(&dout, f->dout, f->ldv, f->heads, f->total, f->ldv, 64, WIDE_TILE));
-    const int multiprocessors = mf__cuda(d)->multiprocessors;
+    const int blocks = mf__cuda(d)->multiprocessors;
     for (x.first_head = 0; x.first_head < f->heads; x.first_head += (int)heads)
         for (x.first_slot = 0; x.first_slot < all; x.first_slot += slots) {
             x.heads = (int)(f->heads - x.first_head < heads ? f->heads - x.first_head : heads);
@@ -414,8 +422,8 @@ template <bool BF16, int KEYS, int STAGES> static mf_status wide_backward(mf_dev
             const double pairs = (double)f->pairs * x.heads * (double)x.slots / (double)all;
             mf__cuda_work(d, 2 * pairs * (f->dqk + f->dv), 4 * pairs + 4.0 * (double)f->total * x.heads * (f->dqk + f->dv), MF_UNIT_FP16);
             const int64_t tiles = x.slots * x.heads * (x.keys / KEYS);
-            MF_TRY(MF_LAUNCH(d, (hopper_wide_scores_kernel<BF16, KEYS, STAGES>), (unsigned)(tiles < multiprocessors ? tiles : multiprocessors),
-                WIDE_THREADS, at::bytes, *f, x, q, k, v, dout));
+            MF_TRY(MF_LAUNCH(d, (hopper_wide_scores_kernel<BF16, KEYS, STAGES>), (unsigned)(tiles < blocks ? tiles : blocks), WIDE_THREADS,
+                at::bytes, *f, x, q, k, v, dout));
             MF_TRY((wide_products<BF16, WIDE_DV>(d, f, &x, f->dv_, f->dv)));
             MF_TRY((wide_products<BF16, WIDE_DK>(d, f, &x, f->dk, f->dqk)));
             MF_TRY((wide_products<BF16, WIDE_DQ>(d, f, &x, f->dq, f->dqk)));
@@ -426,7 +434,7 @@ template <bool BF16, int KEYS, int STAGES> static mf_status wide_backward(mf_dev
 }
 
 bool mf__hopper_wide_backward(mf_device *d, const mf_flash *f, mf_status *status) {
-    if (mf__cuda(d)->capability != 90 || f->longest == 0) return false;
+    if (mf__cuda(d)->capability != 90 || f->longest == 0 || f->total > INT_MAX / 2 || f->dqk < 1 || f->dv < 1) return false;
     *status = f->bf16 ? wide_backward<true, 128, 6>(d, f, WIDE_BUDGET) : wide_backward<false, 128, 6>(d, f, WIDE_BUDGET);
     return true;
 }

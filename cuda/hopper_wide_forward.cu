@@ -2,23 +2,24 @@
  *
  *   S = Q K' + key_bias,  lse = log sum exp S,  out = exp(S - max) V / sum exp(S - max)      per sequence and head
  *
- * Work 2 L^2 (d_qk + d_v) operations a head, nothing twice. A block owns 64 queries of one sequence and head and goes over the keys in tiles
- * of 64; two warpgroups share both products:
+ * Work 2 L^2 (d_qk + d_v) operations a head, nothing twice. A block owns 64 queries of one sequence and head and goes over the keys in
+ * tiles of 64; two warpgroups share both products:
  *
  *   scores     64 queries x 32 keys each; they agree on a row's maximum and exchange weights, in 16 bits, through shared memory
- *   columns    all weights by COLUMNS = 128, 192 or 256 columns of V each: 64 x 256 of `out` in registers
+ *   result     all weights by COLUMNS = 128, 192 or 256 columns of V each: 64 x 256 of `out` are 128 registers
  *
- * Scores of the next tile are made while the weights of this one are multiplied, the maximum and exp meanwhile. KEEP panels of 64 columns of Q
- * are operands in registers. Each warpgroup has rings of its own for what only it reads: its keys of K, its columns of V in halves of a tile;
- * four producer warps fill them.
+ * Scores of the next tile are made while the weights of this one are multiplied, and the maximum and exp meanwhile. KEEP panels of 64
+ * columns of Q are operands in registers, the others in shared memory. Each warpgroup has rings of its own for what only it reads: its
+ * keys of K, its columns of V by 32 keys; a producer warp fills each.
  *
- * At (384, 512) a tile takes 1792 cycles of the matrix unit, and of shared memory 896 to write K and V, 512 to 640 to read V and the weights,
- * 768 (KEEP = 3; 1152 without) to read Q and K: 2200 to 2700. Two warpgroups of 64 queries on half the columns of V would make S twice:
- * 2560 cycles. A block reads 112 KB a tile, 15 GB in all at L = 8192: 6 TB/s from L2 at 400 TFLOP/s.
+ * At (384, 512) a tile takes 1792 cycles of the matrix unit, and of shared memory 896 to write K and V, 640 to read V and the weights,
+ * 768 (1152 without KEEP) to read Q and K: 2304. Two warpgroups of 64 queries each on half the columns of V would make S twice: 2560.
+ * A block reads 112 KB a tile, at L = 8192 15 GB for 8 heads: that from L2 is what bounds it. Times: cuda/README.md.
  *
- * Numerics as in flash_forward.cu; the sum of the rounded weights is taken in float32 by the threads that make them: column d_v of V may
- * be beyond the last one that is multiplied. Deterministic, bit for bit. */
+ * Numerics as in flash_forward.cu; the sum of the rounded weights is taken in float32 by the threads that make them, for V's column of
+ * ones may lie beyond what is multiplied. Deterministic, bit for bit: no atomics. */
 #include "hopper_wide.cuh"
+#include <climits>
 
 static constexpr int ROWS = 64, KEYS = 64, OWN = 32, THREADS = 384;           /* queries; keys of a tile; of a warpgroup */
 
@@ -29,9 +30,9 @@ struct mf_wide_plan {
     int k_bytes, v_bytes;
     int p, k, v, bias, most, bars, bytes;
 };
-static mf_wide_plan wide_plan(int64_t ldq, int columns, int64_t limit) {
+static mf_wide_plan wide_plan(int dqk, int columns, int64_t limit) {
     mf_wide_plan x = {};
-    x.panels = (int)(ldq + 63) / 64;
+    x.panels = (dqk + 63) / 64;
     x.k_bytes = x.panels * OWN * 128;
     x.v_bytes = columns / 64 * OWN * 128;
     auto lay = [&](int k_count, int v_count) {
@@ -55,7 +56,7 @@ static mf_wide_plan wide_plan(int64_t ldq, int columns, int64_t limit) {
 }
 
 /* The sum of a pair as it was rounded. */
-template <bool BF16> static __device__ __forceinline__ float mf__unpack_sum(uint32_t pair) {
+template <bool BF16> static __device__ __forceinline__ float wide_pair_sum(uint32_t pair) {
     mf_half<BF16> x[2];
     memcpy((void *)x, &pair, 4);
     return mf__to<float>(x[0]) + mf__to<float>(x[1]);
@@ -118,6 +119,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                             (place.first + key) * f.heads + head, true);
                         mf__bar_copied(k_ring.full());
                     }
+                    __syncwarp();             /* no lane may miss a phase */
                     k_ring.next();
                 }
             } else if (lane == 0) {
@@ -165,7 +167,8 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
 #pragma unroll
                     for (int i = 0; i < 4 * KEEP; i++)
                         if (i / 4 < plan.panels)
-                            mf__wgmma_r<BF16, OWN, 0>(s, kept[i], mf__matrix_on(mf__matrix_rows<128>(keys + i / 4 * OWN * 128), 32 * (i % 4)));
+                            mf__wgmma_r<BF16, OWN, 0>(s, kept[i],
+                                mf__matrix_on(mf__matrix_rows<128>(keys + i / 4 * OWN * 128), 32 * (i % 4)));
                 for (int p = KEEP; p < plan.panels; p++) {
                     const mf_matrix left = mf__matrix_rows<128>(base + p * ROWS * 128), right = mf__matrix_rows<128>(keys + p * OWN * 128);
 #pragma unroll
@@ -219,7 +222,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                     for (int j = 0; j < OWN / 8; j++) {
                         const uint32_t pair = mf__pack<BF16>(mf__exp2(fmaf(s[4 * j + 2 * h], MF_LOG2E, -base2)),
                             mf__exp2(fmaf(s[4 * j + 2 * h + 1], MF_LOG2E, -base2)));
-                        more += mf__unpack_sum<BF16>(pair);
+                        more += wide_pair_sum<BF16>(pair);
                         mf__store4(p_write + (tile & 1) * ROWS * 128 + h * 8 * 128 + ((4 * member + j) ^ g) * 16, pair);
                     }
                     sum[h] = sum[h] * shrink[h] + more;
@@ -310,15 +313,15 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
 
 template <bool BF16, int COLUMNS, int KEEP> static mf_status wide_forward_launch(mf_device *d, const mf_flash *f) {
     const mf_cuda *c = mf__cuda(d);
-    const mf_wide_plan plan = wide_plan(f->ldq, COLUMNS, c->shared_limit);
+    const mf_wide_plan plan = wide_plan(f->dqk, COLUMNS, c->shared_limit);
     mf_map q, k, v;
     MF_TRY(mf__map_make(&q, f->q, f->ldq, f->heads, f->total, f->ldq, 64, ROWS));
     MF_TRY(mf__map_make(&k, f->k, f->ldq, f->heads, f->total, f->ldq, 64, OWN));
     MF_TRY(mf__map_make(&v, f->v, f->ldv, f->heads, f->total, f->ldv, 64, OWN));
     mf__flash_work(d, f, false);
     const int64_t blocks = mf__flash_slots(f, ROWS) * f->heads, most = c->multiprocessors;
-    return MF_LAUNCH(d, (hopper_wide_forward_kernel<BF16, COLUMNS, KEEP>), (unsigned)(blocks < most ? blocks : most), THREADS, plan.bytes, *f,
-        plan, q, k, v);
+    return MF_LAUNCH(d, (hopper_wide_forward_kernel<BF16, COLUMNS, KEEP>), (unsigned)(blocks < most ? blocks : most), THREADS,
+        plan.bytes, *f, plan, q, k, v);
 }
 template <bool BF16> static mf_status wide_forward(mf_device *d, const mf_flash *f) {
     constexpr int KEEP = 3;
@@ -327,7 +330,8 @@ template <bool BF16> static mf_status wide_forward(mf_device *d, const mf_flash 
 }
 
 bool mf__hopper_wide_forward(mf_device *d, const mf_flash *f, mf_status *status) {
-    if (mf__cuda(d)->capability != 90 || f->dqk > 512 || f->dv > 512 || f->longest == 0) return false;
+    if (mf__cuda(d)->capability != 90 || f->longest == 0 || f->total > INT_MAX / 2) return false;
+    if (f->dqk < 1 || f->dqk > 512 || f->dv < 1 || f->dv > 512) return false;
     *status = f->bf16 ? wide_forward<true>(d, f) : wide_forward<false>(d, f);
     return true;
 }
