@@ -74,6 +74,20 @@ void land(const transfer &t) {
     settle(t.bar, w);
 }
 
+/* ---- copies out of shared memory ---- */
+struct bulk {
+    float *to;
+    const float *from;
+    int floats, thread;
+    bool add, committed;
+};
+std::vector<bulk> bulks;
+
+void perform(const bulk &b) {
+    need_shared(b.from, 4 * (int64_t)b.floats, "a bulk copy");
+    for (int i = 0; i < b.floats; i++) b.to[i] = b.from[i] + (b.add ? b.to[i] : 0);
+}
+
 /* ---- registers ---- */
 struct {
     bool known;                   /* of this block */
@@ -245,6 +259,7 @@ bool mf__emulate_land() {
 
 void mf__emulate_block_ends() {
     if (!transfers.empty()) mf__emulate_abort("%s: the block has ended, and nobody waited for a copy to %s", mf__emulate_where(), place(transfers[0].to));
+    if (!bulks.empty()) mf__emulate_abort("%s: the block has ended, and thread %d did not wait for its bulk copies", mf__emulate_where(), bulks[0].thread);
     for (warp_products &w : of_warp) {
         if (!w.queue.empty()) mf__emulate_abort("%s: the block has ended, and nobody waited for a product", mf__emulate_where());
         w.group = 0;
@@ -321,6 +336,26 @@ void mf__map_copy(mf_address to, const mf_map *map, mf_address bar, int column, 
     memset(to, 0xff, (size_t)bytes);
     transfers.push_back({*map, to, bar, column, head, row});
     if (mf__emulate_toss()) mf__emulate_land();
+}
+
+void mf__emulate_bulk(float *to, const void *from, int floats, bool add) {
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16 || floats % 4 || floats < 0)
+        mf__emulate_abort("%s: a bulk copy of %d floats from %s to %p: not in pieces of 16 bytes", mf__emulate_where(), floats, place(from), (void *)to);
+    const bulk b = {to, (const float *)from, floats, (int)mf__emulate_thread(), add, false};
+    if (mf__emulate_toss()) perform(b);
+    else bulks.push_back(b);
+}
+
+void mf__emulate_bulk_commit() {
+    for (bulk &b : bulks) b.committed |= b.thread == (int)mf__emulate_thread();
+}
+
+void mf__emulate_bulk_wait() {
+    std::erase_if(bulks, [](const bulk &b) {
+        const bool ends = b.committed && b.thread == (int)mf__emulate_thread();
+        if (ends) perform(b);
+        return ends;
+    });
 }
 
 /* ---- products ---- */
