@@ -73,6 +73,26 @@ describe("attention by warpgroups #gpu", function()
     end
   end)
 
+  it("takes no key bias, and gives each gradient alone as it gives all of them", function()
+    local packing = mf.packing(lengths)
+    for _, widths in ipairs { { 64, 64 }, { 154, 228 }, { 384, 512 } } do
+      local inputs, g = inputs_of(widths, packing:total(), heads), normal({ packing:total(), heads, widths[2] }, 5, "float32")
+      inputs[4] = mf.zeros(packing:total(), heads)
+      local function fused(q, k, v, b) return mf.attention(q, k, v, b, packing, "fp16") end
+      mf.deterministic(true, function()
+        local all = with_gradients(fused, inputs, { g }, device)
+        local without = with_gradients(fused, { inputs[1], inputs[2], inputs[3] }, { g }, device)
+        for i, x in ipairs(without) do assert.is_true(x:bytes() == all[i]:bytes()) end
+        for wanted = 1, 4 do
+          local list = each(inputs, function(x) return x:to(device):detach() end)
+          list[wanted]:require_grad()
+          fused(unpack(list)):backward(g:to(device))
+          assert.is_true(all[1 + wanted]:bytes() == list[wanted]:grad():to("cpu"):bytes())
+        end
+      end)
+    end
+  end)
+
   it("leaves the small to the others", function()
     local packing = mf.packing { 20 }
     local x = each(inputs_of({ 154, 228 }, 20, 1), function(y) return y:to(device) end)
