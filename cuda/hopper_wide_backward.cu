@@ -27,7 +27,7 @@
 
 enum { WIDE_DV, WIDE_DK, WIDE_DQ };
 static constexpr int WIDE_TILE = 128, WIDE_DEPTH = 64, WIDE_THREADS = 384;   /* rows of a tile; columns or residues of a stage */
-static constexpr int64_t WIDE_BUDGET = (int64_t)256 << 20;
+static constexpr int64_t WIDE_BUDGET = (int64_t)512 << 20;
 
 /* P and dS of the query tiles of some heads. A tile is a slot of mf__flash_slots; rows of one that lie beyond its sequence are zeros. */
 struct mf_wide_scores {

@@ -8,12 +8,11 @@
  *   scores     64 queries x 32 keys each; they agree on a row's maximum and exchange weights, in 16 bits, through shared memory
  *   result     all weights by COLUMNS = 128, 192 or 256 columns of V each: 64 x 256 of `out` are 128 registers
  *
- * Scores of the next tile are made while the weights of this one are multiplied, and the maximum and exp meanwhile. KEEP panels of 64
- * columns of Q are operands in registers, the others in shared memory. Each warpgroup has rings of its own for what only it reads: its
- * keys of K, its columns of V by 32 keys; a producer warp fills each.
+ * Scores of the next tile are made while the weights of this one are multiplied, and the maximum and exp meanwhile. Each warpgroup has
+ * rings of its own for what only it reads: its keys of K, its columns of V by 32 keys; a producer warp fills each.
  *
  * At (384, 512) a tile takes 1792 cycles of the matrix unit, and of shared memory 896 to write K and V, 640 to read V and the weights,
- * 768 (1152 without KEEP) to read Q and K: 2304. Two warpgroups of 64 queries each on half the columns of V would make S twice: 2560.
+ * 1152 to read Q and K: 2688. Two warpgroups of 64 queries each on half the columns of V would make S twice: 2560 of the matrix unit.
  * A block reads 112 KB a tile, at L = 8192 15 GB for 8 heads: that from L2 is what bounds it. Times: cuda/README.md.
  *
  * Numerics as in flash_forward.cu; the sum of the rounded weights is taken in float32 by the threads that make them, for V's column of
@@ -62,7 +61,7 @@ template <bool BF16> static __device__ __forceinline__ float wide_pair_sum(uint3
     return mf__to<float>(x[0]) + mf__to<float>(x[1]);
 }
 
-template <bool BF16, int COLUMNS, int KEEP>
+template <bool BF16, int COLUMNS>
 static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(const mf_flash f, const mf_wide_plan plan,
     const __grid_constant__ mf_map q, const __grid_constant__ mf_map k, const __grid_constant__ mf_map v) {
 #if MF_HAS_WGMMA
@@ -146,15 +145,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
             const int tiles = (place.length + KEYS - 1) / KEYS;
             float out[COLUMNS / 2], s[OWN / 2], top[2] = {-INFINITY, -INFINITY}, sum[2] = {}, shrink[2];
             bool moved = false;
-            uint32_t kept[KEEP > 0 ? 4 * KEEP : 1][4];
             q_ring.await_full();
-            if constexpr (KEEP > 0) {
-                const int line = (warp * 16 + (lane & 15)) * 128, column = 16 * (lane >> 4);
-#pragma unroll
-                for (int i = 0; i < 4 * KEEP; i++)
-                    if (i / 4 < plan.panels)
-                        mf__load4(kept[i], base + i / 4 * ROWS * 128 + line + ((32 * (i % 4) + column) ^ (lane & 7) * 16));
-            }
 
             auto scores = [&] {               /* begins S */
                 k_ring.await_full();
@@ -163,13 +154,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                 for (int i = 0; i < OWN / 2; i++) s[i] = 0;                   /* not by the product: ptxas would run them one by one */
                 mf__keep(s);
                 mf__wgmma_fence();
-                if constexpr (KEEP > 0)
-#pragma unroll
-                    for (int i = 0; i < 4 * KEEP; i++)
-                        if (i / 4 < plan.panels)
-                            mf__wgmma_r<BF16, OWN, 0>(s, kept[i],
-                                mf__matrix_on(mf__matrix_rows<128>(keys + i / 4 * OWN * 128), 32 * (i % 4)));
-                for (int p = KEEP; p < plan.panels; p++) {
+                for (int p = 0; p < plan.panels; p++) {
                     const mf_matrix left = mf__matrix_rows<128>(base + p * ROWS * 128), right = mf__matrix_rows<128>(keys + p * OWN * 128);
 #pragma unroll
                     for (int i = 0; i < 4; i++)
@@ -311,7 +296,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
 #endif
 }
 
-template <bool BF16, int COLUMNS, int KEEP> static mf_status wide_forward_launch(mf_device *d, const mf_flash *f) {
+template <bool BF16, int COLUMNS> static mf_status wide_forward_launch(mf_device *d, const mf_flash *f) {
     const mf_cuda *c = mf__cuda(d);
     const mf_wide_plan plan = wide_plan(f->dqk, COLUMNS, c->shared_limit);
     mf_map q, k, v;
@@ -320,13 +305,12 @@ template <bool BF16, int COLUMNS, int KEEP> static mf_status wide_forward_launch
     MF_TRY(mf__map_make(&v, f->v, f->ldv, f->heads, f->total, f->ldv, 64, OWN));
     mf__flash_work(d, f, false);
     const int64_t blocks = mf__flash_slots(f, ROWS) * f->heads, most = c->multiprocessors;
-    return MF_LAUNCH(d, (hopper_wide_forward_kernel<BF16, COLUMNS, KEEP>), (unsigned)(blocks < most ? blocks : most), THREADS,
+    return MF_LAUNCH(d, (hopper_wide_forward_kernel<BF16, COLUMNS>), (unsigned)(blocks < most ? blocks : most), THREADS,
         plan.bytes, *f, plan, q, k, v);
 }
 template <bool BF16> static mf_status wide_forward(mf_device *d, const mf_flash *f) {
-    constexpr int KEEP = 3;
-    return f->dv <= 256 ? wide_forward_launch<BF16, 128, KEEP>(d, f) : f->dv <= 384 ? wide_forward_launch<BF16, 192, KEEP>(d, f) :
-        wide_forward_launch<BF16, 256, KEEP>(d, f);
+    return f->dv <= 256 ? wide_forward_launch<BF16, 128>(d, f) : f->dv <= 384 ? wide_forward_launch<BF16, 192>(d, f) :
+        wide_forward_launch<BF16, 256>(d, f);
 }
 
 bool mf__hopper_wide_forward(mf_device *d, const mf_flash *f, mf_status *status) {
