@@ -20,7 +20,7 @@
 #include "hopper_wide.cuh"
 #include <climits>
 
-static constexpr int ROWS = 64, KEYS = 64, OWN = 32, THREADS = 384;           /* queries; keys of a tile; of a warpgroup */
+[[maybe_unused]] static constexpr int ROWS = 64, KEYS = 64, OWN = 32, THREADS = 384;           /* queries; keys of a tile; of a warpgroup */
 
 /* Shared memory: Q, weights twice, the rings, then vectors and barriers. */
 struct mf_wide_plan {
