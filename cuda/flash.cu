@@ -4,6 +4,7 @@
 mf_status mf__cuda_flash_forward(mf_device *d, const mf_flash *f) {
     if (f->total == 0 || f->heads == 0) return MF_OK;
     mf_status status = MF_OK;
+    if (mf__hopper_forward(d, f, &status)) return status;
     return mf__flash_listed_forward(d, f, &status) ? status : mf__flash_wide_forward(d, f);
 }
 

@@ -112,7 +112,6 @@ static inline float2 mf__read2(mf_address from) { float2 x; memcpy(&x, from, 8);
 static inline float4 mf__read4(mf_address from) { float4 x; memcpy(&x, from, 16); return x; }
 static inline void mf__add4(float *p, const float (&x)[4]) { for (int i = 0; i < 4; i++) p[i] += x[i]; }
 static inline void mf__add_bulk(float *to, mf_address from, int floats) { mf__emulate_bulk(to, from, floats, true); }
-static inline void mf__store_bulk(float *to, mf_address from, int floats) { mf__emulate_bulk(to, from, floats, false); }
 static inline void mf__add_commit() { mf__emulate_bulk_commit(); }
 static inline void mf__add_wait() { mf__emulate_bulk_wait(); }
 static inline void mf__write_seen() {}
@@ -196,12 +195,6 @@ static __device__ __forceinline__ void mf__add4(float *p, const float (&x)[4]) {
 static __device__ __forceinline__ void mf__add_bulk(float *to, mf_address from, int floats) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(4 * floats) : "memory");
-#endif
-}
-/* The same with to[i] = from[i]. */
-static __device__ __forceinline__ void mf__store_bulk(float *to, mf_address from, int floats) {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(4 * floats) : "memory");
 #endif
 }
 static __device__ __forceinline__ void mf__add_commit() {
