@@ -8,6 +8,7 @@
 #define MF_CUDA_HOPPER_TILE_CUH
 #include "flash_tile.cuh"
 #include "hopper.cuh"
+#include <climits>
 
 template <int COLUMNS> struct mf_panels {
     static constexpr int whole = COLUMNS / 64;                            /* panels of 64 columns; columns of the next two */
@@ -128,5 +129,104 @@ static __device__ __forceinline__ void mf__tile_clear(mf_address tile, int from,
         const float zeros[4] = {};
         mf__write16(tile + panels::at(p, ROWS) + row * bytes + (piece - first) * 16, zeros);
     }
+}
+/* Where the next of STAGES slots is, and how often the slots have been gone through. */
+template <int STAGES> struct mf_ring {
+    int stage = 0, phase = 0;
+    __device__ __forceinline__ void next() {
+        if (STAGES == 1 || ++stage == STAGES) stage = 0, phase ^= 1;
+    }
+    __device__ __forceinline__ mf_ring after() const {
+        mf_ring ring = *this;
+        ring.next();
+        return ring;
+    }
+    __device__ __forceinline__ int before() const { return stage ? stage - 1 : STAGES - 1; }
+};
+
+/* A tile of one head that a block owns: first row and length of its sequence, where in it the tile starts. length 0: no more. */
+struct mf_work {
+    int first, length, start, head, sequence;
+};
+/* The board in shared memory, at a multiple of 16 bytes, on which one warp announces what its block does next, two works ahead. */
+struct mf_board {
+    mf_address at;
+    mf_ring<2> ring;
+    static constexpr int bytes = 2 * 32 + 2 * 16;
+    __device__ __forceinline__ mf_address full() const { return at + 64 + 16 * ring.stage; }
+    __device__ __forceinline__ mf_address free() const { return full() + 8; }
+    /* One thread, before the block meets: `warps` call next. */
+    __device__ __forceinline__ void init(int warps) const {
+        for (int i = 0; i < 2; i++) {
+            mf__bar_init(at + 64 + 16 * i, 1);
+            mf__bar_init(at + 72 + 16 * i, warps);
+        }
+    }
+    /* All lanes of a warp that is to know. */
+    __device__ __forceinline__ mf_work next() {
+        mf__bar_await(full(), ring.phase);
+        const float4 bits = mf__read4(at + 32 * ring.stage);
+        const float more = mf__read(at + 32 * ring.stage + 16);
+        mf_work work;
+        memcpy(&work, &bits, 16);
+        memcpy(&work.sequence, &more, 4);
+        __syncwarp();
+        if ((threadIdx.x & 31) == 0) mf__bar_arrive(free());
+        ring.next();
+        return work;
+    }
+    /* One warp: every gridDim.x-th tile of `rows` rows, by sequence, head and place in the sequence; no empty ones. */
+    __device__ __forceinline__ void announce(const mf_flash &f, int rows) {
+        const int lane = threadIdx.x & 31;
+        int base = 0, before = 0;             /* sequences from base on are looked at; tiles of those before it */
+        for (int tile = (int)blockIdx.x;; tile += (int)gridDim.x) {
+            mf_work work = {};
+            while (base < f.sequences) {
+                const int s = base + lane, first = s < f.sequences ? f.offsets[s] : 0, length = s < f.sequences ? f.offsets[s + 1] - first : 0;
+                const int tiles = (length + rows - 1) / rows;
+                int sum = tiles * f.heads;
+                for (int step = 1; step < 32; step *= 2) {
+                    const int other = __shfl_up_sync(0xffffffffu, sum, step);
+                    if (lane >= step) sum += other;
+                }
+                const uint32_t beyond = __ballot_sync(0xffffffffu, before + sum > tile);
+                if (beyond) {
+                    const int owner = __ffs(beyond) - 1, across = __shfl_sync(0xffffffffu, tiles, owner);
+                    const int local = tile - before - (__shfl_sync(0xffffffffu, sum, owner) - across * f.heads);
+                    work = {__shfl_sync(0xffffffffu, first, owner), __shfl_sync(0xffffffffu, length, owner), local % across * rows, local / across,
+                        base + owner};
+                    break;
+                }
+                before += __shfl_sync(0xffffffffu, sum, 31);
+                base += 32;
+            }
+            mf__bar_await(free(), ring.phase ^ 1);
+            __syncwarp();
+            if (lane == 0) {
+                float bits[4], more;
+                memcpy(bits, &work, 16);
+                memcpy(&more, &work.sequence, 4);
+                mf__write16(at + 32 * ring.stage, bits);
+                mf__write(at + 32 * ring.stage + 16, more);
+                mf__bar_arrive(full());
+            }
+            __syncwarp();
+            ring.next();
+            if (work.length == 0) return;
+        }
+    }
+};
+
+/* Writes half h of this thread's accumulators, a row of `width` floats, times `factor`. */
+template <int COLUMNS> static __device__ __forceinline__ void mf__row_put(float *row, int width, const float (&c)[COLUMNS / 2], int h, float factor) {
+    const int t = threadIdx.x & 3;
+#pragma unroll
+    for (int n = 0; n < COLUMNS / 8; n++) mf__put2(row, n * 8 + 2 * t, width, c[4 * n + 2 * h] * factor, c[4 * n + 2 * h + 1] * factor);
+}
+
+/* Whether the device is one for these kernels, and has enough to do: with less, most multiprocessors would idle. */
+static inline bool mf__hopper_fills(const mf_device *d, const mf_flash *f) {
+    const mf_cuda *c = mf__cuda(d);
+    return c->capability == 90 && mf__flash_slots(f, 64) * f->heads <= INT_MAX / 2 && 2 * (f->total * f->heads / 128) >= c->multiprocessors;
 }
 #endif
