@@ -27,7 +27,13 @@ function Profile:__tostring()
     }
   end
   lines[#lines + 1] = { "all", self.calls, self.seconds * 1e3, 100, self.seconds / math.max(self.calls, 1) * 1e6 }
-  return columns({ "kernel", "calls", "ms", "%", "us/call", "GB/s", "GFLOP/s", "% of roof" }, lines)
+  local text = columns({ "kernel", "calls", "ms", "%", "us/call", "GB/s", "GFLOP/s", "% of roof" }, lines)
+  for _, row in ipairs(self) do
+    if row.name:find("^flash_wide_kernel") then
+      return text .. "\nflash_wide_kernel: attention of widths that no faster kernel of this device takes (cuda/README.md)"
+    end
+  end
+  return text
 end
 
 local function finish(device, ok, ...)
