@@ -48,7 +48,7 @@ template <int DQK, int NV, int GROUPS, int KEYS, int STAGES> struct hopper_forwa
 
 /* Slots go by sequence, head, tile: what runs at the same time shares K and V, and rows of the arrays. even: tiles of each sequence, all
  * of one length, or 0. All lanes of a warp call it together; start >= length: nothing to do. */
-static __device__ inline forward_slot forward_place(const mf_flash &f, int64_t slot, int rows, int even) {
+[[maybe_unused]] static __device__ inline forward_slot forward_place(const mf_flash &f, int64_t slot, int rows, int even) {
     if (even) {
         const int64_t pair = slot / even;
         return {(int)f.longest, (int)(slot % even) * rows, (int)(pair % f.heads), (int)(pair / f.heads * f.longest)};
