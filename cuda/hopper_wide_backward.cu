@@ -387,7 +387,8 @@ static mf_status wide_products(mf_device *d, const mf_flash *f, const mf_wide_sc
         wide_products_launch<BF16, ROLE, 128>(d, f, x, result, width);
 }
 
-template <bool BF16, int KEYS, int STAGES> static mf_status wide_backward(mf_device *d, const mf_flash *f, int64_t budget) {
+template <bool BF16> static mf_status wide_backward(mf_device *d, const mf_flash *f, int64_t budget) {
+    constexpr int KEYS = 128, STAGES = 6;
     using at = mf_scores_layout<KEYS, STAGES>;
     mf_wide_scores x = {};
     x.keys = (int)mf__blocks(f->longest, KEYS) * KEYS;
@@ -435,6 +436,6 @@ template <bool BF16, int KEYS, int STAGES> static mf_status wide_backward(mf_dev
 
 bool mf__hopper_wide_backward(mf_device *d, const mf_flash *f, mf_status *status) {
     if (mf__cuda(d)->capability != 90 || f->longest == 0 || f->total > INT_MAX / 2 || f->dqk < 1 || f->dv < 1) return false;
-    *status = f->bf16 ? wide_backward<true, 128, 6>(d, f, WIDE_BUDGET) : wide_backward<false, 128, 6>(d, f, WIDE_BUDGET);
+    *status = f->bf16 ? wide_backward<true>(d, f, WIDE_BUDGET) : wide_backward<false>(d, f, WIDE_BUDGET);
     return true;
 }
