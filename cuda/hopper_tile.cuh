@@ -227,6 +227,7 @@ template <int COLUMNS> static __device__ __forceinline__ void mf__row_put(float 
 /* Whether the device is one for these kernels, and has enough to do: with less, most multiprocessors would idle. */
 static inline bool mf__hopper_fills(const mf_device *d, const mf_flash *f) {
     const mf_cuda *c = mf__cuda(d);
-    return c->capability == 90 && mf__flash_slots(f, 64) * f->heads <= INT_MAX / 2 && 2 * (f->total * f->heads / 128) >= c->multiprocessors;
+    return c->capability == 90 && f->total <= INT_MAX / 2 && mf__flash_slots(f, 64) * f->heads <= INT_MAX / 2 &&
+        2 * (f->total * f->heads / 128) >= c->multiprocessors;
 }
 #endif
