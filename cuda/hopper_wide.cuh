@@ -1,4 +1,5 @@
-/* hopper_wide.cuh: what the two kernels for widths beyond the registers share: stages in shared memory that go round. */
+/* hopper_wide.cuh: what the kernels for widths beyond the registers share: stages in shared memory that go round, of a size and a number
+ * that only the launcher knows. */
 #ifndef MF_CUDA_HOPPER_WIDE_CUH
 #define MF_CUDA_HOPPER_WIDE_CUH
 #include "hopper_tile.cuh"

@@ -221,6 +221,8 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
             }
         }
     }
+#else
+    __trap();
 #endif
 }
 
@@ -337,6 +339,8 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_products_k
             }
         }
     }
+#else
+    __trap();
 #endif
 }
 

@@ -293,6 +293,8 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
             mf__barrier(2, 256);              /* the sums are read */
         }
     }
+#else
+    __trap();
 #endif
 }
 
