@@ -410,6 +410,7 @@ template <bool BF16> static mf_status wide_backward(mf_device *d, const mf_flash
         if (status == MF_OK) break;
         /* Else with half of it; but parts of a sequence are added in an order of their own. */
         if (status != MF_ENOMEM || heads * slots == 1 || (heads == 1 && f->deterministic)) return status;
+        budget = heads * slots * bytes;
     }
     x.p = f->dv_ ? memory.as<uint16_t>() : nullptr;
     x.ds = ds_bytes > 0 ? memory.as<uint16_t>() + heads * slots * p_bytes / 2 : nullptr;
