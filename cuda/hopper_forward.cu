@@ -330,8 +330,8 @@ static mf_status hopper_forward_launch(mf_device *d, const mf_flash *f) {
         at::bytes, *f, maps, (int)even, slots);
 }
 
-/* Columns of Q and K, columns of V with the one of ones, warpgroups of queries, keys a tile, keys a tile of short sequences where fewer
- * are then multiplied in vain; smaller first: a problem takes the first row that covers it. Times are in cuda/README.md. */
+/* Columns of Q and K, columns of V with the one of ones, warpgroups of queries, keys a tile, keys a tile of short sequences of different
+ * lengths, or of one length that it fits better; smaller first: a problem takes the first row that covers it. Times: cuda/README.md. */
 #ifndef MF_HOPPER_FORWARD
 #define MF_HOPPER_FORWARD(X) \
     X(64, 72, 3, 128, 128) X(96, 104, 2, 128, 128) X(96, 136, 2, 128, 128) X(128, 136, 2, 128, 128) X(128, 168, 2, 128, 128) \
@@ -340,15 +340,16 @@ static mf_status hopper_forward_launch(mf_device *d, const mf_flash *f) {
 #endif
 
 template <bool BF16, int DQK, int NV, int GROUPS, int KEYS, int SHORT> static mf_status forward_row(mf_device *d, const mf_flash *f) {
-    const bool fewer = mf__blocks(f->longest, SHORT) * SHORT < mf__blocks(f->longest, KEYS) * KEYS;
-    return f->longest <= 1024 && fewer ? hopper_forward_launch<BF16, DQK, NV, GROUPS, SHORT, 2>(d, f)
-                                       : hopper_forward_launch<BF16, DQK, NV, GROUPS, KEYS, 2>(d, f);
+    const bool mixed = f->total != f->sequences * f->longest;
+    const bool fits = mf__blocks(f->longest, SHORT) * SHORT < mf__blocks(f->longest, KEYS) * KEYS;
+    return f->longest <= 1024 && (mixed || fits) ? hopper_forward_launch<BF16, DQK, NV, GROUPS, SHORT, 2>(d, f)
+                                                 : hopper_forward_launch<BF16, DQK, NV, GROUPS, KEYS, 2>(d, f);
 }
 
 bool mf__hopper_forward([[maybe_unused]] mf_device *d, [[maybe_unused]] const mf_flash *f, [[maybe_unused]] mf_status *status) {
     const mf_cuda *c = mf__cuda(d);
     if (c->capability != 90 || f->total > INT_MAX / 2) return false;
-    if (4 * (f->total * f->heads / 128) < c->multiprocessors - 4) return false;       /* most multiprocessors would have nothing to do */
+    if (33 * (f->total * f->heads / 128) < 8 * c->multiprocessors) return false;      /* 512 residues of 8 heads are enough for 132 */
 #define MF_PAIR(dqk_, nv_, groups_, keys_, short_) \
     if (f->dqk <= dqk_ && f->dv < nv_) { \
         *status = f->bf16 ? forward_row<true, dqk_, nv_, groups_, keys_, short_>(d, f) \
