@@ -311,6 +311,8 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
             }
         }
     }
+#else
+    __trap();
 #endif
 }
 
