@@ -260,7 +260,6 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
 }
 template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes_pair_launch(mf_device *d, const mf_flash *f) {
     using at = mf_slopes_pair<DQK, DV, N, COPIES>;
-    static_assert(at::bytes > 0);
     mf_slopes_maps maps = {};
     MF_TRY((mf__maps_make<at::one>(&maps.own_one, f->k, f->heads, f->total, f->ldq, at::rows)));
     MF_TRY((mf__maps_make<at::two>(&maps.own_two, f->v, f->heads, f->total, f->ldv, at::rows)));
@@ -270,12 +269,11 @@ template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes
     return MF_LAUNCH(d, (hopper_slopes_pair_kernel<BF16, DQK, DV, N, COPIES>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes, *f, maps);
 }
 
-
 mf_status mf__hopper_slopes_pair(mf_device *d, const mf_flash *f) {
 #define MF_PAIR(dqk_, dv__) \
     if (f->dqk <= dqk_ && f->dv <= dv__) \
         return f->bf16 ? slopes_pair_launch<true, dqk_, dv__, 64, 4>(d, f) : slopes_pair_launch<false, dqk_, dv__, 64, 4>(d, f);
     MF_HOPPER_SLOPES_MIDDLE(MF_PAIR)
 #undef MF_PAIR
-    return mf__fail(MF_ESUPPORT, "attention: widths %d, %d", f->dqk, f->dv);
+    return mf__fail(MF_ESUPPORT, "attention: widths %d and %d: no pair of MF_HOPPER_SLOPES_MIDDLE covers them", f->dqk, f->dv);
 }
