@@ -2,7 +2,7 @@
  *
  *   float32, exact or tf32             attention_exact.cu
  *   float32 with fp16 or bf16          q, k, v rounded to 16 bits here, rows padded with zeros to multiples of 8, v's with a one before
- *                                      them (flash.cuh says what for), then flash.cuh;
+ *                                      them to one of 16 (flash.cuh says what for), then flash.cuh;
  *                                      operands that are 16 bits already (args.operand) go there as they lie
  *   float64, any precision             attention_exact.cu, which rounds in double as the CPU does
  *
@@ -149,10 +149,10 @@ static mf_status check(const mf_attention_args *a) {
         return mf__fail(MF_ESUPPORT, "attention: %lld heads of width %lld: a residue's row must stay under 2^31 elements", (long long)a->heads,
                         (long long)width);
     const bool fits = a->dtype == MF_FLOAT32 && a->dqk > 0 && a->dv > 0 && a->ldq >= a->dqk && a->ldv > a->dv && a->ldq % 8 == 0 &&
-                      a->ldv % 8 == 0 && a->precision == (a->operand == MF_FLOAT16 ? MF_FP16 : MF_BF16);
+                      a->ldv % 16 == 0 && a->precision == (a->operand == MF_FLOAT16 ? MF_FP16 : MF_BF16);
     if (a->operand && !fits)
-        return mf__fail(MF_ESUPPORT, "attention: 16-bit operands of widths %lld, %lld in rows of %lld, %lld: rows of multiples of 8, those of v with "
-                        "a column more, their type as precision, and the rest float32 expected",
+        return mf__fail(MF_ESUPPORT, "attention: 16-bit operands of widths %lld, %lld in rows of %lld, %lld: rows of multiples of 8, those of v of "
+                        "16 with a column more, their type as precision, and the rest float32 expected",
                         (long long)a->dqk, (long long)a->dv, (long long)a->ldq, (long long)a->ldv);
     return MF_OK;
 }
@@ -179,7 +179,7 @@ static mf_status fill_flash(mf_flash *f, mf_device *d, const mf_attention_args *
     f->dqk = (int)a->dqk;
     f->dv = (int)a->dv;
     f->ldq = a->operand ? a->ldq : padded(a->dqk);
-    f->ldv = a->operand ? a->ldv : padded(a->dv + 1);
+    f->ldv = a->operand ? a->ldv : (a->dv + 1 + 15) / 16 * 16;
     f->sequences = a->packing->count;
     f->total = a->packing->total;
     f->longest = a->packing->longest;

@@ -9,9 +9,10 @@
 #define MF_CUDA_FLASH_CUH
 #include "common.cuh"
 
-/* One packed attention on 16-bit operands. Row i, head h of q begins at element (i heads + h) ldq: ld is a multiple of 8, pointers are
- * 16-byte aligned, ldv > dv. Columns from the width up to ld hold zeros in q, k and dout. In v column dv holds ones, where the second
- * product leaves the sum of the weights as it saw them, rounded; what follows it up to ldv is finite. */
+/* One packed attention on 16-bit operands. Row i, head h of q begins at element (i heads + h) ldq: ldq is a multiple of 8, pointers are
+ * 16-byte aligned; ldv > dv is one of 16, so that rows of v and dout are whole sectors of memory. Columns from the width up to ld hold
+ * zeros in q, k and dout. In v column dv holds ones, where the second product leaves the sum of the weights as it saw them, rounded;
+ * what follows it up to ldv is finite. */
 struct mf_flash {
     int bf16;                     /* operands: 0 float16, 1 bfloat16 */
     int heads, dqk, dv;

@@ -82,9 +82,10 @@ static int operand_type(const mf_tensor *q, const mf_tensor *v, int precision) {
     return precision == MF_FP16 ? MF_FLOAT16 : precision == MF_BF16 ? MF_BFLOAT16 : 0;
 }
 
-/* x (N, H, d) rounded, any view, in rows of a multiple of 8 that end in zeros, or at least one `one`: the weights of v are summed there. */
+/* x (N, H, d) rounded, any view, in rows of a multiple of 8 that end in zeros; those of v, of a multiple of 16, in one 1 or more, where
+ * weights are summed. */
 static mf_status operand_of(mf_tensor **out, const mf_tensor *x, int type, int one) {
-    const int64_t d = x->shape[2], ld = (d + one + 7) / 8 * 8;
+    const int64_t d = x->shape[2], ld = one ? (d + 1 + 15) / 16 * 16 : (d + 7) / 8 * 8;
     const int64_t shape[3] = {x->shape[0], x->shape[1], ld}, stride[3] = {x->shape[1] * ld, ld, 1};
     const int64_t rest[3] = {x->shape[0], x->shape[1], ld - d};
     mf_tensor *part = NULL, *tail = NULL;

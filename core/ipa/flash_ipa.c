@@ -22,11 +22,11 @@
  * Kept for backward, bytes a residue at the default widths (c 128, H 8, P 8, Pv 12, r 2, dz 32), in float32:
  *
  *                                    16-bit operands     float32
- *     q, k (H dqk), v (H dv)        2560 + 2560 + 3712   4928 + 4928 + 7296
+ *     q, k (H dqk), v (H dv)        2560 + 2560 + 3840   4928 + 4928 + 7296
  *     what attention gave (H dv)                  7296      7296
- *     lse, key bias, frames                        112       112
+ *     lse, key bias, frames, norms of v            144       112
  *     q_points, kv_points, y                      3200      3200        inputs; the scalar projections (12 KiB) are not kept
- *     in all                                     19440     27760
+ *     in all                                     19600     27760
  *
  * `attended` and `lse` of an earlier call (flash_ipa_attend) stand in for the stage of attention: so a layer that computes its
  * projections again in backward keeps 7.3 KiB, and never does again what is quadratic. */
@@ -113,7 +113,7 @@ static mf_status sizes(mf_ipa_args *a, const char *op, const mf_tensor *const *i
     if (sixteen && a->dtype == MF_FLOAT32 && in[Q]->device->backend->stores_16_bits)
         a->operand = precision == MF_FP16 ? MF_FLOAT16 : MF_BFLOAT16;
     a->ldq = a->operand ? (a->dqk + 7) / 8 * 8 : a->dqk;
-    a->ldv = a->operand ? (a->dv + 1 + 7) / 8 * 8 : a->dv;   /* and a column of ones */
+    a->ldv = a->operand ? (a->dv + 1 + 15) / 16 * 16 : a->dv;   /* and a column of ones */
     if (in[ATTENDED]) {
         MF_TRY(shaped(op, ATTENDED, in[ATTENDED], 3, (int64_t[]){n, H, a->dv}));
         MF_TRY(shaped(op, LSE, in[LSE], 2, (int64_t[]){n, H}));

@@ -85,9 +85,9 @@ typedef struct mf_attention_args {
     void *pair_out, *dpair_bias, *dpair_value;
     /* operands that are 16 bits already (`cuda` only; attention, not pair_attention): */
     int operand;                  /* 0: q, k, v have `dtype`; else MF_FLOAT16 or MF_BFLOAT16, and `precision` says the same */
-    int64_t ldq, ldv;             /* then row i, head h of q and k begins at element (i H + h) ldq, of v at (i H + h) ldv; both */
-                                  /* multiples of 8, ldv > dv, zeros from dqk up to ldq; column dv of v holds ones, where the weights' */
-                                  /* sum comes out, those after it finite numbers; gradients as above, in `dtype` float32 */
+    int64_t ldq, ldv;             /* then row i, head h of q and k begins at element (i H + h) ldq, a multiple of 8, of v at */
+                                  /* (i H + h) ldv, of 16 and > dv; zeros from dqk up to ldq; column dv of v holds ones, where the */
+                                  /* weights' sum comes out, those after it finite numbers; gradients as above, in `dtype` float32 */
     const void *delta, *dout_scale; /* NULL, or: dout too has 16 bits, in rows of ldv that end in zeros, times *dout_scale (float, a power */
                                   /* of two); delta (N, H) float is the sum of dout out over a row, of that dout */
 } mf_attention_args;

@@ -119,7 +119,7 @@ describe("flash_ipa", function()
       out:release()
       return gauge / n + inputs
     end
-    assert.equal(19440, kept("null", "fp16"))
+    assert.equal(19600, kept("null", "fp16"))
     assert.equal(27760, kept("null", "float32"))
     assert.equal(27760 + 2 * 4 * 8 * 4, kept("cpu", "fp16"))     -- float32 there, and four columns more for the halves
   end)
