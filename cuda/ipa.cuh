@@ -1,10 +1,14 @@
-/* ipa.cuh: what lift.cu and readout.cu share: their sizes and pointers as kernels take them, rows copied by a warp, points.
+/* ipa.cuh: what lift.cu and readout.cu share: their sizes and pointers as kernels take them, a residue's arrays in shared memory, rows
+ * copied by a warp, points.
  *
- * A block is one residue, its warps take the heads in turn: warp w those of w, w + warps, ... So no element needs a division to find
- * its head, rows are read and written side by side, and a frame is 12 numbers in registers. */
+ * A block takes one residue after the other, its warps the heads in turn: warp w those of w, w + warps, ... So no element needs a
+ * division to find its head. What a residue needs is a few arrays, each in one piece in memory, that rows of points and of single
+ * channels make small change of. So they go through shared memory: cp.async brings those of the next residue while this one is worked on,
+ * and results are put together there and written 16 bytes a thread. Where they do not fit, kernels work on memory itself (STAGED). */
 #ifndef MF_CUDA_IPA_CUH
 #define MF_CUDA_IPA_CUH
 #include "common.cuh"
+#include "mma.cuh"
 
 struct mf_ipa_sizes {
     int heads, hidden, query_points, value_points, rank, dz;  /* H, c, P, Pv, r, dz */
@@ -32,6 +36,48 @@ static inline unsigned mf__ipa_threads(const mf_ipa_args *a) { return 32u * (uns
 template <class T, int N> struct alignas(N * sizeof(T)) mf_pack {
     T x[N];
 };
+
+/* Arrays one after the other in shared memory, each where any access is aligned. */
+struct mf_rooms {
+    int64_t bytes = 0;
+    int add(int64_t elements, int size) {
+        const int64_t at = bytes;
+        bytes += (elements * size + 15) / 16 * 16;
+        return (int)at;
+    }
+};
+/* Blocks of a kernel that needs `bytes` of shared memory, at most `most` a multiprocessor; each goes on to a further residue. */
+static inline unsigned mf__ipa_blocks(const mf_device *d, int64_t n, int64_t bytes, int most) {
+    const mf_cuda *c = mf__cuda(d);
+    const int64_t fit = c->shared_limit / (bytes + 1024), each = fit < 1 ? 1 : fit < most ? fit : most, all = each * c->multiprocessors;
+    return (unsigned)(n < all ? n : all);
+}
+/* Where an array of the residue is: in shared memory or where it came from. */
+template <bool STAGED, class T> static __device__ __forceinline__ T *mf__room(unsigned char *room, int at, T *global) {
+    if constexpr (STAGED) return (T *)(room + at);
+    else return global;
+}
+/* Begins to bring `count` elements to `to`; all threads of the block. */
+template <class T> static __device__ __forceinline__ void mf__fetch(unsigned char *to, const T *from, int count) {
+    static_assert(sizeof(T) % 4 == 0);
+    const mf_address at = mf__address(to);
+    const int bytes = count * (int)sizeof(T);
+    if (bytes % 16 == 0 && (uintptr_t)from % 16 == 0) {
+        for (int j = 16 * (int)threadIdx.x; j < bytes; j += 16 * (int)blockDim.x) mf__copy16(at + j, (const char *)from + j, true);
+    } else {
+        for (int j = 4 * (int)threadIdx.x; j < bytes; j += 4 * (int)blockDim.x) mf__copy4(at + j, (const char *)from + j, true);
+    }
+}
+/* `count` elements of shared memory to where they belong, 16 bytes a thread where both ends allow. */
+template <class T> static __device__ __forceinline__ void mf__write_out(T *to, const T *from, int count) {
+    constexpr int WIDE = 16 / (int)sizeof(T);
+    if (count % WIDE == 0 && ((uintptr_t)to | (uintptr_t)from) % 16 == 0) {
+        for (int j = (int)threadIdx.x; j < count / WIDE; j += (int)blockDim.x)
+            ((mf_pack<T, WIDE> *)to)[j] = ((const mf_pack<T, WIDE> *)from)[j];
+    } else {
+        for (int j = (int)threadIdx.x; j < count; j += (int)blockDim.x) to[j] = from[j];
+    }
+}
 /* K rows at once, two packs of each: all loads are on their way before the first store, for the compiler must take it that a store
  * may change what is loaded after it. */
 template <int N, int K, class To, class From>

@@ -6,18 +6,17 @@
  *
  * Traffic   at the default widths a residue takes 15 KB in and 9 KB out (float16 operands), backward 20 KB in and 15 KB out; some
  *           5 operations a number: bound by bandwidth
- * Mapping   a block a residue, a warp a head (ipa.cuh). lift puts its rows together in shared memory, points and halves among them,
- *           and writes them out as they lie in memory, 16 bytes at a time. The query, key and value points of a head are items of
- *           one loop over lanes: 28 of 32 at the default widths. What a head needs is loaded before any of it is used or written.
+ * Mapping   a block a residue at a time, a warp a head, through shared memory (ipa.cuh). The query, key and value points of a head are
+ *           items of one loop over lanes: 28 of 32 at the default widths.
  * Numerics  frames and points in the tensor's type throughout: only what has become a column is rounded. Sums over points by
  *           shuffles, over heads in order; dgamma, a difference of large numbers, in double from its products on, in two stages: the
  *           residues of a block in order, then a tree over blocks.
  * Bitwise   deterministic: every sum's order follows from the sizes.
- * Refuses   rows of a residue that do not fit into shared memory (lift), 2^31 elements a residue. */
+ * Refuses   2^31 elements a residue. */
 #include "table.cuh"
 #include "ipa.cuh"
 
-enum { GRAD_BLOCKS = 1 << 16, SUM_THREADS = 1024 };
+enum { LIFT_BLOCKS = 4, LIFT_GRAD_BLOCKS = 3, SUM_THREADS = 1024 };   /* a multiprocessor, where they fit */
 
 template <class R> struct lift_inputs {
     const R *q, *kv, *q_points, *kv_points, *pair_bias, *pair_value, *head_weights, *rotation, *origin, *gauge_R, *gauge_t;
@@ -66,8 +65,8 @@ template <class R> static __device__ __forceinline__ void place(R *to, const R *
 }
 
 /* Number j of G' R, G' (t - g). */
-template <class R> static __device__ __forceinline__ R frame_number(const lift_inputs<R> &in, int64_t i, int sequence, int j) {
-    const R *r = in.rotation + 9 * i, *t = in.origin + 3 * i, *g = in.gauge_t ? in.gauge_t + 3 * (int64_t)sequence : nullptr;
+template <class R> static __device__ __forceinline__ R frame_number(const lift_inputs<R> &in, const R *r, const R *t, int sequence, int j) {
+    const R *g = in.gauge_t ? in.gauge_t + 3 * (int64_t)sequence : nullptr;
     const R *G = in.gauge_R ? in.gauge_R + 9 * (int64_t)sequence : nullptr;
     if (j < 9) {
         const int row = j / 3, column = j % 3;
@@ -77,100 +76,110 @@ template <class R> static __device__ __forceinline__ R frame_number(const lift_i
     return G ? G[j - 9] * x[0] + G[j - 6] * x[1] + G[j - 3] * x[2] : x[j - 9];
 }
 
-/* `count` elements of shared memory to where they belong, 16 bytes a thread where both ends allow. */
-template <class T> static __device__ __forceinline__ void write_out(T *to, const T *from, int count) {
-    constexpr int WIDE = 16 / (int)sizeof(T);
-    if (count % WIDE == 0 && ((uintptr_t)to | (uintptr_t)from) % 16 == 0) {
-        for (int j = (int)threadIdx.x; j < count / WIDE; j += (int)blockDim.x)
-            ((mf_pack<T, WIDE> *)to)[j] = ((const mf_pack<T, WIDE> *)from)[j];
-    } else {
-        for (int j = (int)threadIdx.x; j < count; j += (int)blockDim.x) to[j] = from[j];
-    }
-}
+struct lift_rooms {
+    int q, kv, q_points, kv_points, bias, value, rotation, origin, in; /* `in` twice, then results */
+    int q_to, k_to, v_to;
+};
 
-template <class R, class T>
-static __global__ void __launch_bounds__(256) lift_kernel(mf_ipa_sizes s, lift_inputs<R> in, lift_results<R, T> out) {
-    MF_SHARED(T, rows);
-    __shared__ R frame[12];
-    const int64_t i = blockIdx.x;
+template <class R, class T, bool STAGED>
+static __global__ void __launch_bounds__(256, STAGED && sizeof(R) == 4 ? LIFT_BLOCKS : 1)
+lift_kernel(mf_ipa_sizes s, lift_rooms at, int64_t n, lift_inputs<R> in, lift_results<R, T> out) {
+    MF_SHARED(unsigned char, shared);
+    __shared__ R frames[8][12];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, c = s.hidden, P = s.query_points, V = s.value_points;
-    const int items = 2 * P + V, pairs = s.rank * s.dz;
-    T *q_rows = rows, *k_rows = q_rows + s.heads * s.ldq, *v_rows = k_rows + s.heads * s.ldq;
-    const R *qp = in.q_points + i * 3 * s.heads * P, *kvp = in.kv_points + i * 3 * s.heads * (P + V);
-    const R *b = in.pair_bias + i * 2 * s.rank * s.heads, *y = in.pair_value + (2 * i + 1) * pairs;
-    const bool masked = in.mask && !in.mask[i];
-    if (warp == 0) {
+    const int H = s.heads, items = 2 * P + V, pairs = s.rank * s.dz;
+    R *frame = frames[warp];
+    const auto fetch = [&](int64_t i, int buffer) {
+        unsigned char *to = shared + buffer * at.in;
+        mf__fetch(to + at.q, in.q + i * H * c, H * c);
+        mf__fetch(to + at.kv, in.kv + i * H * 2 * c, H * 2 * c);
+        mf__fetch(to + at.q_points, in.q_points + i * 3 * H * P, 3 * H * P);
+        mf__fetch(to + at.kv_points, in.kv_points + i * 3 * H * (P + V), 3 * H * (P + V));
+        mf__fetch(to + at.bias, in.pair_bias + i * 2 * s.rank * H, 2 * s.rank * H);
+        mf__fetch(to + at.value, in.pair_value + (2 * i + 1) * pairs, pairs);
+        mf__fetch(to + at.rotation, in.rotation + 9 * i, 9);
+        mf__fetch(to + at.origin, in.origin + 3 * i, 3);
+        mf__copy_commit();
+    };
+    if (STAGED) fetch(blockIdx.x, 0);
+    int buffer = 0;
+    for (int64_t i = blockIdx.x; i < n; i += gridDim.x, buffer ^= 1) {
+        const bool masked = in.mask && !in.mask[i];
         const int sequence = in.gauge_t ? mf__sequence_of(in.offsets, s.sequences, i) : 0;
+        if (STAGED) {
+            mf__copy_wait<0>();
+            __syncthreads();                                   /* this residue is there; of the one before nothing is in use */
+            if (i + gridDim.x < n) fetch(i + gridDim.x, buffer ^ 1);
+        }
+        unsigned char *from = shared + buffer * at.in;
+        const R *q_in = mf__room<STAGED>(from, at.q, in.q + i * H * c), *kv_in = mf__room<STAGED>(from, at.kv, in.kv + i * H * 2 * c);
+        const R *qp = mf__room<STAGED>(from, at.q_points, in.q_points + i * 3 * H * P);
+        const R *kvp = mf__room<STAGED>(from, at.kv_points, in.kv_points + i * 3 * H * (P + V));
+        const R *b = mf__room<STAGED>(from, at.bias, in.pair_bias + i * 2 * s.rank * H);
+        const R *y = mf__room<STAGED>(from, at.value, in.pair_value + (2 * i + 1) * pairs);
+        T *q_rows = mf__room<STAGED>(shared, at.q_to, out.q + i * H * s.ldq), *k_rows = mf__room<STAGED>(shared, at.k_to, out.k + i * H * s.ldq);
+        T *v_rows = mf__room<STAGED>(shared, at.v_to, out.v + i * H * s.ldv);
         if (lane < 12) {
-            const R x = frame_number(in, i, sequence, lane);
+            const R x = frame_number(in, mf__room<STAGED>(from, at.rotation, in.rotation + 9 * i),
+                                     mf__room<STAGED>(from, at.origin, in.origin + 3 * i), sequence, lane);
             frame[lane] = x;
-            out.frames[12 * i + lane] = x;
+            if (warp == 0) out.frames[12 * i + lane] = x;
         }
-    }
-    for (int h = warp; h < s.heads; h += warps) {
-        T *q = q_rows + h * s.ldq, *k = k_rows + h * s.ldq, *v = v_rows + h * s.ldv;
-        const R *kv = in.kv + (i * s.heads + h) * 2 * c;
-        R ahead[3] = {}, y_ahead[2] = {}, b_ahead[2] = {};
-        if (lane < items) load_point(ahead, s, qp, kvp, h, lane);
-        if (lane < pairs) y_ahead[0] = y[lane];
-        if (lane + 32 < pairs) y_ahead[1] = y[lane + 32];
-        if (lane < s.rank) {
-            b_ahead[0] = b[lane * s.heads + h];
-            b_ahead[1] = b[(s.rank + lane) * s.heads + h];
-        }
-        const R gamma = mf__gamma(in.head_weights, h, P);
-        mf__copy_rows<3, 4, T, R>({q, k, v}, {in.q + (i * s.heads + h) * c, kv, kv + c}, {R(1), (R)s.scale, R(1)}, c);
-        if (h == warp) __syncthreads();                        /* the frame is there; every warp has a head */
-        R square = 0;
-        for (int item = lane; item < items; item += 32) {
-            R x[3];
-            if (item != lane) load_point(ahead, s, qp, kvp, h, item);
-            place(x, frame, ahead);
-            if (item < P) {
+        __syncwarp();
+        for (int h = warp; h < H; h += warps) {
+            T *q = q_rows + h * s.ldq, *k = k_rows + h * s.ldq, *v = v_rows + h * s.ldv;
+            const R *kv = kv_in + h * 2 * c;
+            const R gamma = mf__gamma(in.head_weights, h, P);
+            mf__copy_rows<3, 4, T, R>({q, k, v}, {q_in + h * c, kv, kv + c}, {R(1), (R)s.scale, R(1)}, c);
+            R square = 0;
+            for (int item = lane; item < items; item += 32) {
+                R given[3], x[3];
+                load_point(given, s, qp, kvp, h, item);
+                place(x, frame, given);
+                if (item < P) {
 #pragma unroll
-                for (int j = 0; j < 3; j++) put(q + c, false, 3 * item + j, 3 * P, x[j], s.split);
-            } else if (item < 2 * P) {
+                    for (int j = 0; j < 3; j++) put(q + c, false, 3 * item + j, 3 * P, x[j], s.split);
+                } else if (item < 2 * P) {
 #pragma unroll
-                for (int j = 0; j < 3; j++) {
-                    square += x[j] * x[j];
-                    put(k + c, true, 3 * (item - P) + j, 3 * P, gamma * x[j], s.split);
-                }
-            } else {
-                const int p = item - 2 * P;
+                    for (int j = 0; j < 3; j++) {
+                        square += x[j] * x[j];
+                        put(k + c, true, 3 * (item - P) + j, 3 * P, gamma * x[j], s.split);
+                    }
+                } else {
+                    const int p = item - 2 * P;
 #pragma unroll
-                for (int j = 0; j < 3; j++) {
-                    const R hi = s.split ? mf__high(x[j], s.split) : x[j];
-                    v[c + 3 * p + j] = mf__to<T>(hi);
-                    if (s.split) v[c + 3 * V + 3 * p + j] = mf__to<T>(x[j] - hi);
+                    for (int j = 0; j < 3; j++) {
+                        const R hi = s.split ? mf__high(x[j], s.split) : x[j];
+                        v[c + 3 * p + j] = mf__to<T>(hi);
+                        if (s.split) v[c + 3 * V + 3 * p + j] = mf__to<T>(x[j] - hi);
+                    }
                 }
             }
+            square = mf__warp_sum(square);
+            if (lane == 0) out.key_bias[i * H + h] = masked ? -(R)INFINITY : R(-0.5) * (gamma * square);
+            for (int rho = lane; rho < s.rank; rho += 32) {
+                put(q + c + s.points, false, rho, s.rank, b[rho * H + h], s.halves);
+                put(k + c + s.points, true, rho, s.rank, b[(s.rank + rho) * H + h], s.halves);
+            }
+            for (int j = lane; j < pairs; j += 32) v[c + s.values + j] = mf__to<T>(y[j]);
+            for (int j = s.dqk + lane; j < s.ldq; j += 32) q[j] = k[j] = mf__to<T>(0.0f);
+            for (int j = s.dv + lane; j < s.ldv; j += 32) v[j] = mf__to<T>(j == s.dv ? 1.0f : 0.0f);   /* weights are summed there */
+            if (!out.v_square) continue;
+            __syncwarp();
+            float norm = 0;
+            for (int j = lane; j < s.dv; j += 32) {
+                const float x = mf__to<float>(v[j]);
+                norm += x * x;
+            }
+            norm = mf__warp_sum(norm);
+            if (lane == 0) out.v_square[i * H + h] = norm;
         }
-        square = mf__warp_sum(square);
-        if (lane == 0) out.key_bias[i * s.heads + h] = masked ? -(R)INFINITY : R(-0.5) * (gamma * square);
-        for (int rho = lane; rho < s.rank; rho += 32) {
-            const bool first = rho == lane;
-            put(q + c + s.points, false, rho, s.rank, first ? b_ahead[0] : b[rho * s.heads + h], s.halves);
-            put(k + c + s.points, true, rho, s.rank, first ? b_ahead[1] : b[(s.rank + rho) * s.heads + h], s.halves);
-        }
-        if (lane < pairs) v[c + s.values + lane] = mf__to<T>(y_ahead[0]);
-        if (lane + 32 < pairs) v[c + s.values + lane + 32] = mf__to<T>(y_ahead[1]);
-        for (int j = lane + 64; j < pairs; j += 32) v[c + s.values + j] = mf__to<T>(y[j]);
-        for (int j = s.dqk + lane; j < s.ldq; j += 32) q[j] = k[j] = mf__to<T>(0.0f);
-        for (int j = s.dv + lane; j < s.ldv; j += 32) v[j] = mf__to<T>(j == s.dv ? 1.0f : 0.0f);   /* weights are summed there */
+        if (!STAGED) continue;
+        __syncthreads();
+        mf__write_out(out.q + i * H * s.ldq, q_rows, H * s.ldq);
+        mf__write_out(out.k + i * H * s.ldq, k_rows, H * s.ldq);
+        mf__write_out(out.v + i * H * s.ldv, v_rows, H * s.ldv);
     }
-    __syncthreads();
-    for (int h = warp; out.v_square && h < s.heads; h += warps) {
-        float sum = 0;
-        for (int j = lane; j < s.dv; j += 32) {
-            const float x = mf__to<float>(v_rows[h * s.ldv + j]);
-            sum += x * x;
-        }
-        sum = mf__warp_sum(sum);
-        if (lane == 0) out.v_square[i * s.heads + h] = sum;
-    }
-    write_out(out.q + i * s.heads * s.ldq, q_rows, s.heads * s.ldq);
-    write_out(out.k + i * s.heads * s.ldq, k_rows, s.heads * s.ldq);
-    write_out(out.v + i * s.heads * s.ldv, v_rows, s.heads * s.ldv);
 }
 
 /* ---- backward ---- */
@@ -205,38 +214,63 @@ static __device__ __forceinline__ void load_columns(R *g, const mf_ipa_sizes &s,
     for (int j = 0; j < 3; j++) g[j] = from[j] + (s.split && item < 2 * P ? from[again + j] : R(0));
 }
 
-template <class R> static __global__ void __launch_bounds__(256, sizeof(R) == 4 ? 3 : 1)
-lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> out) {
-    MF_SHARED(double, dgamma);    /* (H), each written by the warp of its head */
-    __shared__ R sums[8][12], frame[12], frame_sum[12];
+struct lift_grad_rooms {
+    int first;                    /* after dgamma (H) */
+    int dq, dk, dv, dbias, q_points, kv_points, frame, dframe, in;     /* `in` twice, then results */
+    int dq_to, dkv_to, dq_points_to, dkv_points_to, dpair_bias_to;
+};
+
+template <class R, bool STAGED>
+static __global__ void __launch_bounds__(256, STAGED && sizeof(R) == 4 ? LIFT_GRAD_BLOCKS : 1)
+lift_grad_kernel(mf_ipa_sizes s, lift_grad_rooms at, int64_t n, grad_inputs<R> in, grad_results<R> out) {
+    MF_SHARED(unsigned char, shared);
+    __shared__ R sums[8][12], frame_sum[12];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, c = s.hidden, P = s.query_points, V = s.value_points;
-    const int items = 2 * P + V;
-    for (int h = (int)threadIdx.x; h < s.heads; h += (int)blockDim.x) dgamma[h] = 0;
-    for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
-        const R *qp = in.q_points + i * 3 * s.heads * P, *kvp = in.kv_points + i * 3 * s.heads * (P + V);
-        R *dqp = out.dq_points ? out.dq_points + i * 3 * s.heads * P : nullptr;
-        R *dkvp = out.dkv_points ? out.dkv_points + i * 3 * s.heads * (P + V) : nullptr;
+    const int H = s.heads, items = 2 * P + V, pairs = s.rank * s.dz;
+    double *dgamma = (double *)shared;                         /* (H), each written by the warp of its head */
+    for (int h = (int)threadIdx.x; h < H; h += (int)blockDim.x) dgamma[h] = 0;
+    const auto fetch = [&](int64_t i, int buffer) {
+        unsigned char *to = shared + at.first + buffer * at.in;
+        mf__fetch(to + at.dq, in.dq_lifted + i * H * s.dqk, H * s.dqk);
+        mf__fetch(to + at.dk, in.dk_lifted + i * H * s.dqk, H * s.dqk);
+        mf__fetch(to + at.dv, in.dv_lifted + i * H * s.dv, H * s.dv);
+        mf__fetch(to + at.dbias, in.dkey_bias + i * H, H);
+        mf__fetch(to + at.q_points, in.q_points + i * 3 * H * P, 3 * H * P);
+        mf__fetch(to + at.kv_points, in.kv_points + i * 3 * H * (P + V), 3 * H * (P + V));
+        mf__fetch(to + at.frame, in.frames + 12 * i, 12);
+        mf__fetch(to + at.dframe, in.dframes + 12 * i, 12);
+        mf__copy_commit();
+    };
+    if (STAGED) fetch(blockIdx.x, 0);
+    int buffer = 0;
+    for (int64_t i = blockIdx.x; i < n; i += gridDim.x, buffer ^= 1) {
+        const int sequence = in.gauge_R ? mf__sequence_of(in.offsets, s.sequences, i) : 0;
+        if (STAGED) mf__copy_wait<0>();
+        __syncthreads();                                       /* this residue is there; of the one before nothing is in use */
+        if (STAGED && i + gridDim.x < n) fetch(i + gridDim.x, buffer ^ 1);
+        unsigned char *from = shared + at.first + buffer * at.in;
+        const R *dq_in = mf__room<STAGED>(from, at.dq, in.dq_lifted + i * H * s.dqk);
+        const R *dk_in = mf__room<STAGED>(from, at.dk, in.dk_lifted + i * H * s.dqk);
+        const R *dv_in = mf__room<STAGED>(from, at.dv, in.dv_lifted + i * H * s.dv), *dbias = mf__room<STAGED>(from, at.dbias, in.dkey_bias + i * H);
+        const R *qp = mf__room<STAGED>(from, at.q_points, in.q_points + i * 3 * H * P);
+        const R *kvp = mf__room<STAGED>(from, at.kv_points, in.kv_points + i * 3 * H * (P + V));
+        const R *frame = mf__room<STAGED>(from, at.frame, in.frames + 12 * i);
+        R *dq_to = out.dq ? mf__room<STAGED>(shared, at.dq_to, out.dq + i * H * c) : nullptr;
+        R *dkv_to = out.dkv ? mf__room<STAGED>(shared, at.dkv_to, out.dkv + i * H * 2 * c) : nullptr;
+        R *dqp = out.dq_points ? mf__room<STAGED>(shared, at.dq_points_to, out.dq_points + i * 3 * H * P) : nullptr;
+        R *dkvp = out.dkv_points ? mf__room<STAGED>(shared, at.dkv_points_to, out.dkv_points + i * 3 * H * (P + V)) : nullptr;
+        R *db_to = out.dpair_bias ? mf__room<STAGED>(shared, at.dpair_bias_to, out.dpair_bias + i * 2 * s.rank * H) : nullptr;
         R sum[12] = {};
-        if (threadIdx.x < 12) frame[threadIdx.x] = in.frames[12 * i + threadIdx.x];
-        for (int h = warp; h < s.heads; h += warps) {
-            const int64_t row = i * s.heads + h;
-            const R *dq = in.dq_lifted + row * s.dqk, *dk = in.dk_lifted + row * s.dqk, *dv = in.dv_lifted + row * s.dv;
-            R g[3] = {}, x[3] = {};
-            if (lane < items) {
-                load_point(x, s, qp, kvp, h, lane);
-                load_columns(g, s, dq, dk, dv, lane);
-            }
-            const R gamma = mf__gamma(in.head_weights, h, P), bias = in.dkey_bias[row];
-            R *dkv = out.dkv ? out.dkv + row * 2 * c : nullptr;
-            mf__copy_rows<3, 2, R, R>({out.dq ? out.dq + row * c : nullptr, dkv, dkv ? dkv + c : nullptr}, {dq, dk, dv},
-                                   {R(1), (R)s.scale, R(1)}, c);
-            if (h == warp) __syncthreads();                    /* frame and dgamma are there, the sums of the residue before read */
+        for (int h = warp; h < H; h += warps) {
+            const R *dq = dq_in + h * s.dqk, *dk = dk_in + h * s.dqk, *dv = dv_in + h * s.dv;
+            const R gamma = mf__gamma(in.head_weights, h, P), bias = dbias[h];
+            R *dkv = dkv_to ? dkv_to + h * 2 * c : nullptr;
+            mf__copy_rows<3, 2, R, R>({dq_to ? dq_to + h * c : nullptr, dkv, dkv ? dkv + c : nullptr}, {dq, dk, dv}, {R(1), (R)s.scale, R(1)}, c);
             double along = 0;
             for (int item = lane; item < items; item += 32) {
-                if (item != lane) {
-                    load_point(x, s, qp, kvp, h, item);
-                    load_columns(g, s, dq, dk, dv, item);
-                }
+                R g[3], x[3];
+                load_point(x, s, qp, kvp, h, item);
+                load_columns(g, s, dq, dk, dv, item);
                 if (item >= P && item < 2 * P) {
                     R placed[3];
                     place(placed, frame, x);
@@ -252,11 +286,10 @@ lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> o
             }
             along = mf__warp_sum(along);
             if (lane == 0) dgamma[h] += along;
-            for (int rho = lane; out.dpair_bias && rho < s.rank; rho += 32) {
+            for (int rho = lane; db_to && rho < s.rank; rho += 32) {
                 const R *to_q = dq + c + s.points + rho, *to_k = dk + c + s.points + rho;
-                R *db = out.dpair_bias + i * 2 * s.rank * s.heads + rho * s.heads + h;
-                db[0] = to_q[0] + (s.halves ? to_q[s.rank] : R(0));
-                db[s.rank * s.heads] = to_k[0] + (s.halves ? to_k[2 * s.rank] : R(0));
+                db_to[rho * H + h] = to_q[0] + (s.halves ? to_q[s.rank] : R(0));
+                db_to[(s.rank + rho) * H + h] = to_k[0] + (s.halves ? to_k[2 * s.rank] : R(0));
             }
         }
 #pragma unroll
@@ -264,17 +297,23 @@ lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> o
             const R total = mf__warp_sum(sum[j]);
             if (lane == 0) sums[warp][j] = total;
         }
-        for (int j = (int)threadIdx.x; out.dpair_value && j < s.rank * s.dz; j += (int)blockDim.x) {
-            const R *dv = in.dv_lifted + i * s.heads * s.dv + c + s.values + j;
+        for (int j = (int)threadIdx.x; out.dpair_value && j < pairs; j += (int)blockDim.x) {
+            const R *dv = dv_in + c + s.values + j;
             R total = 0;
-            for (int h = 0; h < s.heads; h++) total += dv[h * s.dv];
-            out.dpair_value[(2 * i + 1) * s.rank * s.dz + j] = total;
+            for (int h = 0; h < H; h++) total += dv[h * s.dv];
+            out.dpair_value[(2 * i + 1) * pairs + j] = total;
         }
         __syncthreads();
+        if (STAGED) {
+            if (dq_to) mf__write_out(out.dq + i * H * c, dq_to, H * c);
+            if (dkv_to) mf__write_out(out.dkv + i * H * 2 * c, dkv_to, H * 2 * c);
+            if (dqp) mf__write_out(out.dq_points + i * 3 * H * P, dqp, 3 * H * P);
+            if (dkvp) mf__write_out(out.dkv_points + i * 3 * H * (P + V), dkvp, 3 * H * (P + V));
+            if (db_to) mf__write_out(out.dpair_bias + i * 2 * s.rank * H, db_to, 2 * s.rank * H);
+        }
         if (warp == 0) {
-            const int sequence = in.gauge_R ? mf__sequence_of(in.offsets, s.sequences, i) : 0;
             if (lane < 12) {
-                R total = in.dframes[12 * i + lane];
+                R total = mf__room<STAGED>(from, at.dframe, in.dframes + 12 * i)[lane];
                 for (int w = 0; w < warps; w++) total += sums[w][lane];
                 frame_sum[lane] = total;
             }
@@ -290,7 +329,7 @@ lift_grad_kernel(mf_ipa_sizes s, int64_t n, grad_inputs<R> in, grad_results<R> o
         }
     }
     __syncthreads();
-    for (int h = (int)threadIdx.x; out.part && h < s.heads; h += (int)blockDim.x) out.part[(int64_t)blockIdx.x * s.heads + h] = dgamma[h];
+    for (int h = (int)threadIdx.x; out.part && h < H; h += (int)blockDim.x) out.part[(int64_t)blockIdx.x * H + h] = dgamma[h];
 }
 
 /* A block a head: dw = sigmoid(w) sqrt(1 / (3 P 9/2)) sum of the blocks' dgamma. */
@@ -314,7 +353,26 @@ template <class R, class T> static mf_status launch_lift(mf_device *d, const mf_
     const int64_t rows = a->heads * (2 * a->ldq + a->ldv), read = a->heads * (3 * a->hidden + 6 * a->query_points + 3 * a->value_points);
     mf__cuda_work(d, 6.0 * (double)(a->packing->total * rows),
                   (double)a->packing->total * (double)(rows * (int64_t)sizeof(T) + read * (int64_t)sizeof(R)));
-    return MF_LAUNCH(d, (lift_kernel<R, T>), (unsigned)a->packing->total, mf__ipa_threads(a), rows * (int64_t)sizeof(T), s, in, out);
+    constexpr int size = (int)sizeof(R);
+    mf_rooms r;
+    lift_rooms at;
+    at.q = r.add(s.heads * s.hidden, size);
+    at.kv = r.add(s.heads * 2 * s.hidden, size);
+    at.q_points = r.add(3 * s.heads * s.query_points, size);
+    at.kv_points = r.add(3 * s.heads * (s.query_points + s.value_points), size);
+    at.bias = r.add(2 * s.rank * s.heads, size);
+    at.value = r.add(s.rank * s.dz, size);
+    at.rotation = r.add(9, size);
+    at.origin = r.add(3, size);
+    at.in = (int)r.bytes;
+    r.bytes *= 2;
+    at.q_to = r.add(s.heads * s.ldq, (int)sizeof(T));
+    at.k_to = r.add(s.heads * s.ldq, (int)sizeof(T));
+    at.v_to = r.add(s.heads * s.ldv, (int)sizeof(T));
+    const unsigned blocks = mf__ipa_blocks(d, a->packing->total, r.bytes, LIFT_BLOCKS), threads = mf__ipa_threads(a);
+    if (r.bytes + 1024 <= mf__cuda(d)->shared_limit)
+        return MF_LAUNCH(d, (lift_kernel<R, T, true>), blocks, threads, r.bytes, s, at, a->packing->total, in, out);
+    return MF_LAUNCH(d, (lift_kernel<R, T, false>), (unsigned)a->packing->total, threads, 0, s, at, a->packing->total, in, out);
 }
 
 mf_status mf__cuda_lift(mf_device *d, const mf_ipa_args *a) {
@@ -330,7 +388,31 @@ mf_status mf__cuda_lift(mf_device *d, const mf_ipa_args *a) {
 }
 
 template <class R> static mf_status launch_grad(mf_device *d, const mf_ipa_sizes &s, const mf_ipa_args *a, const int32_t *offsets) {
-    const int64_t n = a->packing->total, blocks = n < GRAD_BLOCKS ? n : GRAD_BLOCKS;
+    const int64_t n = a->packing->total;
+    constexpr int size = (int)sizeof(R);
+    mf_rooms r;
+    lift_grad_rooms at;
+    r.add(s.heads, (int)sizeof(double));
+    at.first = (int)r.bytes;
+    r.bytes = 0;
+    at.dq = r.add(s.heads * s.dqk, size);
+    at.dk = r.add(s.heads * s.dqk, size);
+    at.dv = r.add(s.heads * s.dv, size);
+    at.dbias = r.add(s.heads, size);
+    at.q_points = r.add(3 * s.heads * s.query_points, size);
+    at.kv_points = r.add(3 * s.heads * (s.query_points + s.value_points), size);
+    at.frame = r.add(12, size);
+    at.dframe = r.add(12, size);
+    at.in = (int)r.bytes;
+    r.bytes = at.first + 2 * r.bytes;
+    at.dq_to = r.add(s.heads * s.hidden, size);
+    at.dkv_to = r.add(s.heads * 2 * s.hidden, size);
+    at.dq_points_to = r.add(3 * s.heads * s.query_points, size);
+    at.dkv_points_to = r.add(3 * s.heads * (s.query_points + s.value_points), size);
+    at.dpair_bias_to = r.add(2 * s.rank * s.heads, size);
+    const bool staged = r.bytes + 1024 <= mf__cuda(d)->shared_limit;
+    const int64_t shared = staged ? r.bytes : at.first;
+    const unsigned blocks = mf__ipa_blocks(d, n, shared, LIFT_GRAD_BLOCKS), threads = mf__ipa_threads(a);
     mf_scratch part;
     if (a->dhead_weights) MF_TRY(part.take(d, blocks * a->heads * (int64_t)sizeof(double)));
     const grad_inputs<R> in = {(const R *)a->q_points, (const R *)a->kv_points, (const R *)a->head_weights, (const R *)a->frames,
@@ -340,7 +422,8 @@ template <class R> static mf_status launch_grad(mf_device *d, const mf_ipa_sizes
                                  (R *)a->dR, (R *)a->dt, part.as<double>()};
     const int64_t moved = a->heads * (2 * a->dqk + a->dv + 3 * a->hidden + 12 * a->query_points + 6 * a->value_points);
     mf__cuda_work(d, 8.0 * (double)(n * moved), (double)(n * moved) * (double)sizeof(R));
-    MF_TRY(MF_LAUNCH(d, lift_grad_kernel<R>, (unsigned)blocks, mf__ipa_threads(a), a->heads * (int64_t)sizeof(double), s, n, in, out));
+    MF_TRY(staged ? MF_LAUNCH(d, (lift_grad_kernel<R, true>), blocks, threads, shared, s, at, n, in, out)
+                  : MF_LAUNCH(d, (lift_grad_kernel<R, false>), blocks, threads, shared, s, at, n, in, out));
     if (!a->dhead_weights) return MF_OK;
     return MF_LAUNCH(d, head_weights_kernel<R>, (unsigned)a->heads, SUM_THREADS, 0, s.heads, s.query_points, (int)blocks, part.as<double>(),
                      (const R *)a->head_weights, (R *)a->dhead_weights);
