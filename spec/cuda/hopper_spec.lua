@@ -9,7 +9,7 @@ local normal, each, with_gradients = support.normal, support.each, support.with_
 local inf = math.huge
 
 local function is_hopper()
-  if common.emulated() then return true end
+  if common.emulated() then return (os.getenv "MOONFOLD_EMULATE_CAPABILITY" or "90") == "90" end
   local pipe = io.popen "nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null"
   local first = pipe and pipe:read "*l" or ""
   if pipe then pipe:close() end
@@ -91,6 +91,16 @@ describe("attention by warpgroups #gpu", function()
         end
       end)
     end
+  end)
+
+  it("is not for widths beyond 512, and mf.profile says so", function()
+    local packing = mf.packing { 20 }
+    local function profiled(widths)
+      local x = each(inputs_of(widths, 20, 1), function(y) return y:to(device) end)
+      return tostring((mf.profile(function() mf.attention(x[1], x[2], x[3], x[4], packing, "fp16") end)))
+    end
+    assert.matches("\nflash_wide_kernel: attention of widths", profiled { 16, 520 })
+    assert.is_nil(profiled({ 16, 512 }):find("flash_wide_kernel", 1, true))
   end)
 
   it("leaves the small to the others", function()
