@@ -24,7 +24,6 @@
  *
  * Deterministic, bit for bit: no atomics; the order of sums depends on the lengths only. */
 #include "hopper_tile.cuh"
-#include <climits>
 
 struct forward_maps {
     mf_maps q, k;
@@ -115,6 +114,7 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
                     const int s = n % STAGES, ended = (n / STAGES % 2) ^ 1;
                     const mf_address to = base + at::k + s * at::k_stage;
                     mf__bar_await(k_empty + 8 * s, ended);
+                    __syncwarp();                     /* all have seen it before one goes on: the phase could end once more */
                     if (lane == 0) {
                         mf__bar_expect(k_full + 8 * s, at::k_bytes);
                         mf__tile_fetch<DQK, KEYS>(to, &maps.k, k_full + 8 * s, head, here.first + j);
@@ -129,6 +129,7 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
                     }
                     if (j == 0) {
                         mf__bar_await(q_empty, (count & 1) ^ 1);
+                        __syncwarp();
                         if (lane == 0) {
                             slots[count & 1] = here;
                             mf__bar_expect(q_full, at::q_bytes);
@@ -137,6 +138,7 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
                         count++;
                     }
                     mf__bar_await(v_empty + 8 * s, ended);
+                    __syncwarp();
                     if (lane == 0) {
                         mf__bar_expect(v_full + 8 * s, at::v_stage);
 #pragma unroll
@@ -349,9 +351,7 @@ template <bool BF16, int DQK, int NV, int GROUPS, int KEYS, int SHORT> static mf
 }
 
 bool mf__hopper_forward([[maybe_unused]] mf_device *d, [[maybe_unused]] const mf_flash *f, [[maybe_unused]] mf_status *status) {
-    const mf_cuda *c = mf__cuda(d);
-    if (c->capability != 90 || f->total > INT_MAX / 2) return false;
-    if (33 * (f->total * f->heads / 128) < 8 * c->multiprocessors) return false;      /* 512 residues of 8 heads are enough for 132 */
+    if (!mf__hopper_fills(d, f, 5)) return false;
 #define MF_PAIR(dqk_, nv_, groups_, keys_, short_) \
     if (f->dqk <= dqk_ && f->dv < nv_) { \
         *status = f->bf16 ? forward_row<true, dqk_, nv_, groups_, keys_, short_>(d, f) \

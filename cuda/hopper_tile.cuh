@@ -224,10 +224,10 @@ template <int COLUMNS> static __device__ __forceinline__ void mf__row_put(float 
     for (int n = 0; n < COLUMNS / 8; n++) mf__put2(row, n * 8 + 2 * t, width, c[4 * n + 2 * h] * factor, c[4 * n + 2 * h + 1] * factor);
 }
 
-/* Whether the device is one for these kernels, and has enough to do: with less, most multiprocessors would idle. */
-static inline bool mf__hopper_fills(const mf_device *d, const mf_flash *f) {
+/* Whether the device is one for these kernels, and has enough to do: with less than one tile for `share` multiprocessors most would idle. */
+static inline bool mf__hopper_fills(const mf_device *d, const mf_flash *f, int share = 2) {
     const mf_cuda *c = mf__cuda(d);
     return c->capability == 90 && f->total <= INT_MAX / 2 && mf__flash_slots(f, 64) * f->heads <= INT_MAX / 2 &&
-        2 * (f->total * f->heads / 128) >= c->multiprocessors;
+        share * (f->total * f->heads / 128) >= c->multiprocessors;
 }
 #endif
