@@ -194,6 +194,7 @@ static inline void mf__flash_work(mf_device *d, const mf_flash *f, bool backward
 
 /* The kernels that flash.cu chooses from; false: not for these widths or this device. */
 bool mf__hopper_forward(mf_device *d, const mf_flash *f, mf_status *status);
+bool mf__hopper_backward_fused(mf_device *d, const mf_flash *f, mf_status *status);
 bool mf__hopper_backward_apart(mf_device *d, const mf_flash *f, mf_status *status);
 bool mf__flash_listed_forward(mf_device *d, const mf_flash *f, mf_status *status);
 bool mf__flash_listed_backward(mf_device *d, const mf_flash *f, mf_status *status);
