@@ -54,30 +54,39 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
 
     if (group == 0) {
         mf__registers_less<24>();
-        if (warp == 3) board.announce(f, at::rows);
-        else {
-            mf_ring<COPIES> ring;
+        mf_ring<COPIES> ring;
+        if (warp < 2) {
             for (mf_work work = board.next(); work.length > 0; work = board.next()) {
+                if (lane == 0)
 #pragma unroll 1
-                for (int j = -N; j < work.length; j += N) {       /* the first tile is the block's own rows */
-                    const mf_slopes_piece to = warp == 1 ? two(ring.stage) : one(ring.stage);
-                    if (warp == 2 && j >= 0)
-                        slopes_floats<BF16, N, true, true, true>(f, work, j, to, ring.phase, base + at::floats + ring.stage * 8 * N);
-                    else if (lane == 0) {
-                        const mf_address tile = base + (warp == 0 ? ring.stage * at::pass_one : at::at_two + ring.stage * at::pass_two);
+                    for (int j = -N; j < work.length; j += N, ring.next()) {      /* the first tile is the block's own rows */
+                        const mf_slopes_piece to = warp == 0 ? one(ring.stage) : two(ring.stage);
                         mf__bar_await(to.free, ring.phase ^ 1);
-                        if (warp == 2) mf__bar_arrive(to.full);
-                        else mf__bar_expect(to.full, warp == 0 ? j < 0 ? at::own_one : at::pass_one : j < 0 ? at::own_two : at::pass_two);
-                        if (warp == 0 && j < 0) mf__tile_fetch<at::one, at::rows>(tile, &maps.own_one, to.full, work.head, work.first + work.start);
-                        if (warp == 0 && j >= 0) mf__even_fetch<at::across, at::wide, N>(tile, &maps.one, to.full, work.head, work.first + j);
-                        if (warp == 1 && j < 0) mf__tile_fetch<at::two, at::rows>(tile, &maps.own_two, to.full, work.head, work.first + work.start);
-                        if (warp == 1 && j >= 0) mf__tile_fetch<at::two, N>(tile, &maps.two, to.full, work.head, work.first + j);
+                        if (warp == 0) {
+                            const mf_address tile = base + ring.stage * at::pass_one;
+                            mf__bar_expect(to.full, j < 0 ? at::own_one : at::pass_one);
+                            if (j < 0) mf__tile_fetch<at::one, at::rows>(tile, &maps.own_one, to.full, work.head, work.first + work.start);
+                            else mf__even_fetch<at::across, at::wide, N>(tile, &maps.one, to.full, work.head, work.first + j);
+                        } else {
+                            const mf_address tile = base + at::at_two + ring.stage * at::pass_two;
+                            mf__bar_expect(to.full, j < 0 ? at::own_two : at::pass_two);
+                            if (j < 0) mf__tile_fetch<at::two, at::rows>(tile, &maps.own_two, to.full, work.head, work.first + work.start);
+                            else mf__tile_fetch<at::two, N>(tile, &maps.two, to.full, work.head, work.first + j);
+                        }
                     }
-                    ring.next();
-                }
                 __syncwarp();
             }
-        }
+        } else if (warp == 2) {
+            for (mf_work work = board.next(); work.length > 0; work = board.next()) {
+                mf__bar_await(one(ring.stage).free, ring.phase ^ 1);
+                __syncwarp();
+                if (lane == 0) mf__bar_arrive(one(ring.stage).full);
+                ring.next();
+#pragma unroll 1
+                for (int j = 0; j < work.length; j += N, ring.next())
+                    slopes_floats<BF16, N, true, true, true>(f, work, j, one(ring.stage), ring.phase, base + at::floats + ring.stage * 8 * N);
+            }
+        } else board.announce(f, at::rows);
     } else {
         mf__registers_more<240>();
         const int g = lane >> 2, t = lane & 3, thread = threadIdx.x % 128;
