@@ -54,6 +54,17 @@ describe("flash_ipa on a GPU #gpu", function()
     end)
   end
 
+  it("takes residues that do not fit into shared memory #grad", function()
+    local layer = layer_of({ heads = 24, hidden = 800, query_points = 1, value_points = 2 }, { "fp16" })
+    local inputs = ipa.inputs(layer, { lengths = { 2 } })
+    layer:to(device)
+    local there = ipa.to(inputs, device)
+    local fused, composed = ipa.all(layer, layer, there), ipa.all(layer, function(x) return compose(layer, x) end, there)
+    layer._options.precision = "float32"
+    layer:to("cpu"):to "float64"
+    ipa.as_good(fused, composed, ipa.all(layer, layer, ipa.to(inputs, "float64")), 2 ^ -23)
+  end)
+
   for _, gauge in ipairs { "canonical", "centred", "none" } do
     it("is the CPU's in float64, gauge " .. gauge .. " #grad", function()
       local layer = layer_of(nil, { "float32", gauge = gauge }):to "float64"
