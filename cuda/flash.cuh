@@ -3,6 +3,7 @@
  *   attention.cu     checks, rounds q, k, v and dout to 16 bits, scales dout, makes delta; exact attention is in attention_exact.cu
  *   flash_forward.cu, flash_backward.cu   mma.sync, sm_80 and later, for widths up to those of MF_FLASH_DIMS (flash_tile.cuh)
  *   flash_wide.cu    the same for any width
+ *   hopper_*.cu      wgmma and tensor copies, sm_90a, where there is enough to do
  *
  * A kernel for one architecture plugs in where mf__cuda_flash_forward and _backward choose (flash.cu). */
 #ifndef MF_CUDA_FLASH_CUH
