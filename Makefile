@@ -153,7 +153,9 @@ test: setup ## run the specs
 test-emulated: cpu ## run the specs of a GPU on one that is emulated, where CUDA's headers are
 	$(Q)$(if $(wildcard $(CUDA_INCLUDE)/cuda_fp16.h),$(MAKE) --no-print-directory cuda-emulated $(BUILD)/emulated/hopper_test && \
 	    $(BUILD)/emulated/hopper_test >$(BUILD)/emulated/hopper_test.txt || { cat $(BUILD)/emulated/hopper_test.txt; exit 1; } && \
-	    MOONFOLD_CUDA=$(EMULATED_LIBRARY) MOONFOLD_BUILD=$(BUILD) busted --lua=luajit --tags=gpu --exclude-tags=large spec/cuda spec/golden_spec.lua,\
+	    export MOONFOLD_CUDA=$(EMULATED_LIBRARY) MOONFOLD_BUILD=$(BUILD) && \
+	    busted --lua=luajit --tags=gpu --exclude-tags=large spec/cuda spec/golden_spec.lua && \
+	    MOONFOLD_EMULATE_CAPABILITY=80 busted --lua=luajit spec/cuda/flash_spec.lua,\
 	    echo "skipped: no headers of CUDA; the GPU's specs did not run")
 
 .PHONY: bench

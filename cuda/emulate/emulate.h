@@ -20,7 +20,8 @@
  * has it, as nvcc does by default, though perhaps not the same ones), asynchrony of streams (every call has ended when it returns).
  *
  * Environment: MOONFOLD_EMULATE_ORDER=random:<seed>; MOONFOLD_EMULATE_STRICT=1 closes device memory to the host (each launch
- * then costs 0.2 ms and more); MOONFOLD_EMULATE_MEMORY=<bytes> of the device (4 GiB); MOONFOLD_EMULATE_DEVICES (1). */
+ * then costs 0.2 ms and more); MOONFOLD_EMULATE_MEMORY=<bytes> of the device (4 GiB); MOONFOLD_EMULATE_DEVICES (1);
+ * MOONFOLD_EMULATE_CAPABILITY (90; 80: what answers where warpgroups cannot). */
 #ifndef MF_CUDA_EMULATE_H
 #define MF_CUDA_EMULATE_H
 #include <cassert>

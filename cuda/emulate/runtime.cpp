@@ -261,7 +261,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device) {
     out->maxThreadsDim[2] = 64;
     out->maxGridSize[0] = 0x7fffffff;
     out->maxGridSize[1] = out->maxGridSize[2] = 65535;
-    out->major = 9;
+    const char *capability = getenv("MOONFOLD_EMULATE_CAPABILITY");
+    out->major = capability ? atoi(capability) / 10 : 9;
+    out->minor = capability ? atoi(capability) % 10 : 0;
     out->multiProcessorCount = 4;
     out->l2CacheSize = 50 << 20;
     out->memoryBusWidth = 5120;
