@@ -25,7 +25,7 @@ ALLC  = -std=c11 $(OPT) -march=$(MARCH) -fPIC -fvisibility=hidden -fopenmp -fno-
         -D_GNU_SOURCE $(WARN) $(WERROR) $(CFLAGS) $(SANITIZE)
 LIBS := -lopenblas -lz -lm
 
-SOURCES := $(sort $(foreach room,base tensor ops geometry ipa optim io cpu null,$(wildcard core/$(room)/*.c)))
+SOURCES := $(sort $(foreach room,base tensor ops geometry ipa optim io chemistry cpu null,$(wildcard core/$(room)/*.c)))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 PROGRAM := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard core/program/*.c)))
 LIBRARY := $(BUILD)/libmoonfold.so

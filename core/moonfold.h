@@ -436,5 +436,29 @@ mf_status mf_structure_add_residue(mf_structure *s, const char *name, int number
 mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *element, const double *xyz, double b);
 mf_status mf_structure_write(const mf_structure *s, const char *path, int format);         /* AUTO: by the name; where it does not say, mmCIF past PDB's limits */
 
+/* ---- chemistry: of one model of a structure, counted from 1; residues and atoms by their numbers in the structure ---- */
+/* Secondary structure by the rule of DSSP 4, a letter for each residue of the structure: H alpha, G 3-10, I pi helix, E strand,
+ * B bridge, T turn, S bend, P polyproline II of at least `ppii` residues (2 or 3; 0: none), - other, ? a protein's residue
+ * without a whole backbone, a blank for what is no protein of this model. */
+mf_status mf_structure_dssp(char *letters, const mf_structure *s, int model, int ppii);
+/* The same for n residues of N, CA, C, O (n, 4, 3); not finite where absent. A change in `chain` is a break; both may be NULL. */
+mf_status mf_backbone_dssp(char *letters, const double *backbone, const int32_t *chain, const unsigned char *proline, int64_t n, int ppii);
+enum {
+    MF_TORSION_PHI, MF_TORSION_PSI, MF_TORSION_OMEGA, MF_TORSION_ALPHA, MF_TORSION_BETA, MF_TORSION_GAMMA, MF_TORSION_DELTA,
+    MF_TORSION_EPSILON, MF_TORSION_ZETA, MF_TORSION_CHI, MF_TORSION_PUCKER, MF_TORSION_PUCKER_AMPLITUDE, MF_TORSION_COUNT
+};
+mf_status mf_structure_torsions(double *angles, const mf_structure *s, int model);           /* (residues, MF_TORSION_COUNT) degrees, NaN where absent */
+mf_status mf_backbone_build(double *xyz, const double *torsions, int64_t n);                /* phi, psi, omega (n, 3) degrees -> N, CA, C, O, CB (n, 5, 3) */
+mf_status mf_structure_gyration(double *radius, const mf_structure *s, int model);          /* of the polymers' heavy atoms, equal masses, angstrom */
+/* Pairs of residues (K, 2) int32, in order, and their distances (K); each_atom: the least of heavy atoms, else CA or C4'.
+ * In one chain only from `separation` residues on. */
+typedef struct mf_contact_params { double cutoff; int model, each_atom, separation; } mf_contact_params;
+mf_status mf_structure_contacts(mf_tensor **pairs, mf_tensor **distances, const mf_structure *s, mf_ctx *ctx, const mf_contact_params *params);
+/* Pairs of atoms (K, 2) int32 nearer than their radii less `allowed` (negative: 1.5 between proteins, else 0.6), by how much (K). */
+mf_status mf_structure_clashes(mf_tensor **pairs, mf_tensor **depths, const mf_structure *s, mf_ctx *ctx, int model, double allowed);
+enum { MF_PAIR_GC, MF_PAIR_AU, MF_PAIR_GU };
+mf_status mf_structure_base_pairs(mf_tensor **pairs, mf_tensor **kinds, const mf_structure *s, mf_ctx *ctx, int model);
+mf_status mf_image_png(const char *path, const unsigned char *pixels, int64_t width, int64_t height, int channels);  /* 1 grey, 3 RGB */
+
 #pragma GCC visibility pop
 #endif

@@ -324,4 +324,16 @@ function M.from_atoms(o)
   return adopt(ffi.gc(handle, nil))
 end
 
+-- What looks at structures is loaded when it is first called.
+for module, names in pairs {
+  ["moonfold.chemistry"] = {
+    "secondary_structure", "torsions", "radius_of_gyration", "contacts", "clashes", "base_pairs", "dot_bracket",
+  },
+  ["moonfold.structure_show"] = { "show", "contact_map" },
+} do
+  for _, name in ipairs(names) do
+    methods[name] = function(...) return require(module)[name](...) end
+  end
+end
+
 return M

@@ -6,6 +6,7 @@
  * A function is called with the first allocation failing, then the second, until one call succeeds. Every failure must
  * return MF_ENOMEM or MF_EIO (where a library of the system hides its own), leave *out NULL, and free what it took. */
 #include "../../core/moonfold.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 void *__libc_malloc(size_t bytes);
 void *__libc_calloc(size_t n, size_t bytes);
 void *__libc_realloc(void *p, size_t bytes);
+void *__libc_memalign(size_t alignment, size_t bytes);
 void __libc_free(void *p);
 
 static long countdown;            /* 0: none fails */
@@ -38,6 +40,14 @@ void *realloc(void *old, size_t bytes) {
     return p;
 }
 
+int posix_memalign(void **out, size_t alignment, size_t bytes) {
+    void *p = refused() ? NULL : __libc_memalign(alignment, bytes);
+    if (p == NULL) return ENOMEM;
+    taken++;
+    *out = p;
+    return 0;
+}
+
 void free(void *p) {
     taken -= p != NULL;
     __libc_free(p);
@@ -46,13 +56,14 @@ void free(void *p) {
 static char path[4096], text_path[4096], pdb_path[4096], cif_path[4096];
 static mf_ctx *ctx;
 static mf_tensor *w;
-static mf_structure *built;
+static mf_structure *built, *folded;   /* folded: a real protein, and a base pair */
 
 typedef struct results {          /* what a call made; all NULL after a failure */
     mf_archive *archive;
     mf_structure *structure;
     mf_ctx *ctx;
     char *text;
+    mf_tensor *tensors[2];
 } results;
 
 static mf_status ctx_open(results *r) { return mf_ctx_open(&r->ctx); }
@@ -120,11 +131,72 @@ static mf_status parse(results *r) {
     return mf_structure_parse(&r->structure, text, sizeof text - 1, MF_FORMAT_AUTO, "text");
 }
 
+static mf_status dssp(results *r) {
+    static char letters[4096];
+    (void)r;
+    return mf_structure_dssp(letters, folded, 1, 3);
+}
+
+static mf_status backbone_dssp(results *r) {
+    static const double nothing[24];
+    char letters[2];
+    (void)r;
+    return mf_backbone_dssp(letters, nothing, NULL, NULL, 2, 0);
+}
+
+static mf_status gyration(results *r) {
+    double radius;
+    (void)r;
+    return mf_structure_gyration(&radius, folded, 1);
+}
+
+static mf_status contacts(results *r) {
+    mf_contact_params params = {.cutoff = 12, .model = 1, .each_atom = 1, .separation = 1};
+    return mf_structure_contacts(&r->tensors[0], &r->tensors[1], folded, ctx, &params);
+}
+
+static mf_status clashes(results *r) { return mf_structure_clashes(&r->tensors[0], &r->tensors[1], folded, ctx, 1, 0); }
+static mf_status base_pairs(results *r) { return mf_structure_base_pairs(&r->tensors[0], &r->tensors[1], folded, ctx, 1); }
+
+static mf_status image_png(results *r) {
+    static const unsigned char pixels[12];
+    (void)r;
+    return mf_image_png(text_path, pixels, 2, 2, 3);
+}
+
+/* Ubiquitin and a G-C pair, flat, of the atoms that matter. */
+static mf_status fold(void) {
+    static const struct { const char *name; double x, y; } atoms[2][9] = {
+        {{"C1'", -2.477, 5.399}, {"C4", -1.265, 3.177}, {"C6", 0.424, 1.460}, {"O6", 1.554, 0.955}, {"N1", -0.700, 0.641},
+         {"C2", -1.999, 1.087}, {"N2", -2.949, 0.139}, {"N3", -2.342, 2.364}, {"N7", 0.870, 3.969}},
+        {{"C1'", -2.477, -5.402}, {"N1", -1.285, -4.542}, {"C2", -1.472, -3.158}, {"O2", -2.628, -2.709}, {"N3", -0.391, -2.344},
+         {"C4", 0.837, -2.868}, {"N4", 1.875, -2.027}, {"C5", 1.056, -4.275}, {"C6", -0.023, -5.068}},
+    };
+    mf_status status = mf_structure_read(&folded, "spec/fixtures/1ubq.pdb.gz", MF_FORMAT_AUTO);
+    for (int c = 0; c < 2 && status == MF_OK; c++) {
+        status = mf_structure_add_chain(folded, 1, c ? "C" : "B", MF_POLYMER_RNA);
+        if (status == MF_OK) status = mf_structure_add_residue(folded, c ? "C" : "G", 1);
+        for (int k = 0; k < 9 && status == MF_OK; k++) {
+            const char element[2] = {atoms[c][k].name[0], 0};
+            status = mf_structure_add_atom(folded, atoms[c][k].name, element, (double[]){atoms[c][k].x, atoms[c][k].y, 90}, 0);
+        }
+    }
+    return status;
+}
+
 static void give_back(results *r) {
+    mf_tensor_release(r->tensors[0]);
+    mf_tensor_release(r->tensors[1]);
     mf_archive_close(r->archive);
     mf_structure_release(r->structure);
     mf_ctx_release(r->ctx);
     mf_file_free(r->text);
+}
+
+/* Blocks that someone holds: not those that the context keeps for its next tensor. */
+static long alive(void) {
+    (void)mf_memory_flush(ctx, MF_CPU);
+    return taken;
 }
 
 static int walk(const char *name, mf_status (*call)(results *)) {
@@ -136,14 +208,14 @@ static int walk(const char *name, mf_status (*call)(results *)) {
     give_back(&warm);
     for (long n = 1; n < 100000; n++) {
         results r = {NULL};
-        const long before = taken;
+        const long before = alive();
         countdown = n;
         const mf_status status = call(&r);
         const int reached = countdown == 0;
         countdown = 0;
         if (status == MF_OK) {
             give_back(&r);
-            if (taken != before) {
+            if (alive() != before) {
                 printf("%s: %ld blocks lost by a call that succeeded\n", name, taken - before);
                 return 1;
             }
@@ -155,7 +227,7 @@ static int walk(const char *name, mf_status (*call)(results *)) {
             printf("%s: allocation %ld: %s: %s\n", name, n, mf_status_name(status), mf_error_text());
             return 1;
         }
-        if (r.archive || r.structure || r.ctx || r.text || taken != before) {
+        if (r.archive || r.structure || r.ctx || r.text || r.tensors[0] || r.tensors[1] || alive() != before) {
             printf("%s: allocation %ld failed and left %ld blocks or a result\n", name, n, taken - before);
             return 1;
         }
@@ -171,14 +243,18 @@ int main(int argc, char **argv) {
     snprintf(pdb_path, sizeof pdb_path, "%s/a.pdb", argv[1]);
     snprintf(cif_path, sizeof cif_path, "%s/a.cif", argv[1]);
     results r = {NULL};
-    if (mf_ctx_open(&ctx) != MF_OK || build(&r) != MF_OK) return 2;
+    if (mf_ctx_open(&ctx) != MF_OK || build(&r) != MF_OK || fold() != MF_OK) return 2;
     if (mf_tensor_full(&w, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){2, 3}, 1) != MF_OK) return 2;
     built = r.structure;
     int bad = walk("mf_ctx_open", ctx_open) | walk("mf_memory_report", memory_report) | walk("mf_assignment", assignment) |
               walk("mf_archive_write", archive_write) | walk("mf_archive_open", archive_open) | walk("mf_file_replace", file_replace) |
               walk("mf_file_read", file_read) | walk("mf_structure_create and add", build) |
               walk("mf_structure_write pdb", write_pdb) | walk("mf_structure_write mmcif", write_mmcif) |
-              walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse);
+              walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse) |
+              walk("mf_structure_dssp", dssp) | walk("mf_backbone_dssp", backbone_dssp) | walk("mf_structure_gyration", gyration) |
+              walk("mf_structure_contacts", contacts) | walk("mf_structure_clashes", clashes) |
+              walk("mf_structure_base_pairs", base_pairs) | walk("mf_image_png", image_png);
+    mf_structure_release(folded);
     mf_structure_release(built);
     mf_tensor_release(w);
     mf_ctx_release(ctx);

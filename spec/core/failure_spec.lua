@@ -253,7 +253,9 @@ because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give
   mf_archive_tensor mf_archive_rows mf_structure_atoms]])
 because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_archive_open mf_archive_write mf_file_read
   mf_file_replace mf_structure_read mf_structure_parse mf_structure_create mf_structure_add_chain
-  mf_structure_add_residue mf_structure_add_atom mf_structure_write]])
+  mf_structure_add_residue mf_structure_add_atom mf_structure_write mf_structure_dssp mf_backbone_dssp mf_structure_gyration
+  mf_structure_contacts mf_structure_clashes mf_structure_base_pairs mf_image_png]])
+because("allocates nothing", "mf_structure_torsions mf_backbone_build")
 
 -- name -> { outs = kinds of the leading pointers to pointers }
 local function prototypes()

@@ -157,14 +157,14 @@ describe("dssp", function()
   it("gives prolines no hydrogen and breaks helices at chain ends", function()
     local x, proline, chain = chain_of(20, -57.8, -47), {}, {}
     for i = 1, 20 do proline[i], chain[i] = true, i <= 10 and 1 or 2 end
-    assert.equal(("-"):rep(20), mf.metrics.dssp(x, { proline = proline }))
+    assert.equal("--" .. ("S"):rep(16) .. "--", mf.metrics.dssp(x, { proline = proline }))
     local whole, cut = mf.metrics.dssp(x), mf.metrics.dssp(x, { chain = chain })
     assert.equal("-" .. ("H"):rep(18) .. "-", whole)
     assert.equal("-HHHHHHHH--HHHHHHHH-", cut)
   end)
 
-  -- ubiquitin by the reference program (mkdssp 4.2.2), with its turns, bends and coil as "-"
-  local REFERENCE = "-EEEEEE----EEEEE-----BHHHHHHHHHHHH---GGGEEEEE--EE-----B-GGG------EEEEEE-----"
+  -- ubiquitin by the reference program (mkdssp 4.2.2), without its polyproline helices
+  local REFERENCE = "-EEEEEETTS-EEEEE--TTSBHHHHHHHHHHHH---GGGEEEEETTEE--TTSBTGGGT--TT-EEEEEE--S--"
 
   it("agrees with the reference program on ubiquitin, residue by residue", function()
     local s = mf.structure.read "spec/fixtures/1ubq.pdb.gz"
