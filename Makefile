@@ -234,6 +234,11 @@ check-gpu-sanitize: all $(BUILD)/sanitize ## run every operator on the GPU under
 .PHONY: check-long
 check-long: check ## everything, the slow specs too
 	$(Q)MOONFOLD_BUILD=$(BUILD) MOONFOLD_LONG=1 busted --lua=luajit
+	$(Q)$(CHECK) check-chemistry
+
+.PHONY: check-chemistry
+check-chemistry: cpu ## hold secondary structure against mkdssp, torsions against gemmi, rebuilt backbones against ../shared/data
+	$(Q)for tool in dssp torsions rebuild; do $(BUILD)/moonfold spec/tools/$$tool.lua || exit 1; done
 
 # ---- installing ----
 
