@@ -265,4 +265,10 @@ static __device__ __forceinline__ bool mf__elect() {
     return chosen != 0;
 }
 #endif
+
+/* A warp is done with what a barrier guards: its one arrival comes after what its lanes have read or written. */
+static __device__ __forceinline__ void mf__bar_release(mf_address bar) {
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) mf__bar_arrive(bar);
+}
 #endif

@@ -149,6 +149,7 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
                 }
             }
             mf__bar_await(q_empty, (count & 1) ^ 1);
+            __syncwarp();
             if (lane == 0) {
                 slots[count & 1].length = -1;
                 mf__bar_arrive(q_full);
@@ -182,9 +183,6 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
                 mf__wgmma_fence();
                 mf__tiles_nt<BF16, KEYS, DQK, at::rows, KEYS>(s, base, 64 * group, base + at::k + stage * at::k_stage, 0, biased);
                 mf__wgmma_commit();
-            };
-            auto release = [&](mf_address empty) {
-                if (lane == 0) mf__bar_arrive(empty);
             };
             /* The scores become exp(score - top), in float32. */
             auto soften = [&](int valid) {
@@ -237,7 +235,7 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
             mf__wgmma_wait<0>();
             mf__keep(s);
             soften(tiles == 1 ? last : KEYS);
-            release(k_empty + n % STAGES * 8);
+            mf__bar_release(k_empty + n % STAGES * 8);
             mf__bar_await(v_full + n % STAGES * 8, n / STAGES % 2);
             round();
             for (int tile = 1; tile < tiles; tile++, n++) {
@@ -249,16 +247,16 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
                 mf__wgmma_wait<1>();
                 mf__keep(s);
                 soften(tile == tiles - 1 ? last : KEYS);
-                release(k_empty + next * 8);
+                mf__bar_release(k_empty + next * 8);
                 mf__keep(s);
                 mf__bar_await(v_full + next * 8, (n + 1) / STAGES % 2);      /* also keeps the compiler from waiting before the exponentials */
                 mf__wgmma_wait<0>();
                 mf__keep(out);
-                release(v_empty + now * 8);
+                mf__bar_release(v_empty + now * 8);
                 rescale();
                 round();
             }
-            release(q_empty);
+            mf__bar_release(q_empty);
             if (last < KEYS) {                        /* rows of the next sequence: weights are zero, but 0 NaN is not */
                 mf__tile_clear<64 * at::panels, KEYS>(base + at::v + n % STAGES * at::v_stage, last, (int)threadIdx.x % 128, 128,
                     (last + 15) / 16 * 16);
@@ -270,7 +268,7 @@ hopper_forward_kernel(const mf_flash f, const __grid_constant__ forward_maps map
             multiply(n % STAGES, last);
             mf__wgmma_wait<0>();
             mf__keep(out);
-            release(v_empty + n % STAGES * 8);
+            mf__bar_release(v_empty + n % STAGES * 8);
             n++;
 
             float sum[2] = {};

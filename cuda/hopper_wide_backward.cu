@@ -201,8 +201,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1) hopper_wide_scores_ker
                     if (to.ds) *(uint2 *)(to.ds + here) = odd ? make_uint2(ds_other, ds[1]) : make_uint2(ds[0], ds_other);
                 }
             }
-            __syncwarp();
-            if (lane == 0) mf__bar_arrive(beside.empty());
+            mf__bar_release(beside.empty());
             beside.next();
             if (to.sums) {
                 float x[KEYS / 4];

@@ -84,9 +84,6 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
         mf__bar_init_seen();
     }
     __syncthreads();
-    auto release = [&](const mf_stages &ring) {
-        if (lane == 0) mf__bar_arrive(ring.empty());
-    };
     if (group == 0) {
         mf__registers_less<40>();
         const int member = warp & 1;                                          /* whose K, or whose V */
@@ -174,7 +171,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                     }
                 }
                 __syncwarp();
-                release(k_ring);
+                mf__bar_release(k_ring.empty());
                 k_ring.next();
                 if ((tile + 1) * KEYS > place.length)                         /* whatever another sequence left there */
 #pragma unroll
@@ -237,7 +234,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
             };
             mf_stages v_read = v_ring;        /* what is read and to be given back */
             auto release_v = [&] {
-                release(v_read);
+                mf__bar_release(v_read.empty());
                 v_read.next();
             };
 
@@ -264,7 +261,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_wide_forward_kernel(
                     for (int i = 0; i < COLUMNS / 2; i++) out[i] *= shrink[i / 2 % 2];
                 mf__barrier(2, 256);
             }
-            if (lane == 0) mf__bar_arrive(q_ring.empty());
+            mf__bar_release(q_ring.empty());
             q_ring.next();
             multiply(tiles - 1, true);
 #pragma unroll

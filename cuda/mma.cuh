@@ -215,8 +215,12 @@ static __device__ __forceinline__ void mf__write_seen() {
 static __device__ __forceinline__ void mf__write16(mf_address to, const float (&x)[4]) {
     asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
 }
-/* Waits until `threads` of the block (whole warps) are at barrier `id`, 1 to 15. */
-static __device__ __forceinline__ void mf__barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+/* Waits until `threads` of the block (whole warps) are at barrier `id`, 1 to 15. Lanes that a loop left apart meet first: the instruction is one of
+ * whole warps. */
+static __device__ __forceinline__ void mf__barrier(int id, int threads) {
+    __syncwarp();
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 static __device__ __forceinline__ float mf__exp2(float x) {         /* 2 ulp; denormal results are zero */
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
