@@ -3,9 +3,10 @@
  *   G-C   O6-N4  N1-N3  N2-O2        A-U, A-T   N6-O4  N1-N3        G-U   O6-N3  N1-O2
  *
  * Two bases pair when each of these hydrogen bonds is at most 4.0 angstrom long and their mean at most 3.4, their planes meet at
- * less than 50 degrees, one's centre is at most 2.5 angstrom out of the other's plane, and their C1' are at most 13 apart. The
+ * less than 50 degrees, one's centre is at most 2.5 angstrom out of the other's plane, and their C1' are 9.4 to 12 apart. The
  * bonds fix the edges and the cis arrangement. A base is in one pair at most: the better mean wins, then the earlier pair.
- * Modified bases count as their parents where they have the atoms. */
+ * Modified bases count as their parents where they have the atoms; pseudouridine, which hangs on C5, shows O2 where uridine
+ * shows O4. */
 #include "chemistry.h"
 #include "near.h"
 #include <stdlib.h>
@@ -15,7 +16,7 @@ enum { N1, N2, N3, N4, N6, O2, O4, O6, C2, C4, C6, ATOMS };
 static const char *const names[ATOMS] = {"N1", "N2", "N3", "N4", "N6", "O2", "O4", "O6", "C2", "C4", "C6"};
 
 typedef struct base {
-    double x[ATOMS][3], centre[3], normal[3];
+    double x[ATOMS][3], c1[3], centre[3], normal[3];
     unsigned there;      /* bit k: atom k */
     int32_t residue, chain;
     char code;
@@ -30,12 +31,12 @@ static const struct rule { char a, b; int kind, bonds, bond[3][2]; } rules[] = {
 };
 
 /* 0 when the ring is not all there. */
-static int load(base *b, double c1[3], const mf_structure *s, const mf_residue_info *residue) {
+static int load(base *b, const mf_structure *s, const mf_residue_info *residue) {
     b->there = 0;
     for (int k = 0; k < ATOMS; k++)
         if (mf__atom_of(b->x[k], s, residue, names[k])) b->there |= 1u << k;
     unsigned ring = 1u << C2 | 1u << C4 | 1u << C6;
-    if ((b->there & ring) != ring || !mf__atom_of(c1, s, residue, "C1'")) return 0;
+    if ((b->there & ring) != ring || !mf__atom_of(b->c1, s, residue, "C1'")) return 0;
     double u[3], v[3], norm = 0;
     for (int k = 0; k < 3; k++) {
         u[k] = b->x[C4][k] - b->x[C2][k];
@@ -50,6 +51,13 @@ static int load(base *b, double c1[3], const mf_structure *s, const mf_residue_i
     if (!(norm > 0)) return 0;
     for (int k = 0; k < 3; k++) b->normal[k] /= sqrt(norm);
     b->code = residue->code == 'T' ? 'U' : residue->code;
+    double c5[3];
+    if (b->code == 'U' && mf__atom_of(c5, s, residue, "C5") && mf__distance(b->c1, c5) < 1.9)
+        for (int k = 0; k < 3; k++) {
+            double swap = b->x[O2][k];
+            b->x[O2][k] = b->x[O4][k];
+            b->x[O4][k] = swap;
+        }
     return 1;
 }
 
@@ -79,7 +87,7 @@ static double bonded(const struct rule *rule, const base *a, const base *b) {
 
 static int try_pair(pair *out, const base *list, int32_t i, int32_t j) {
     const base *a = &list[i], *b = &list[j];
-    if (a->chain == b->chain && b->residue - a->residue < 3) return 0;
+    if ((a->chain == b->chain && b->residue - a->residue < 3) || mf__distance(a->c1, b->c1) < 9.4) return 0;
     for (size_t k = 0; k < sizeof rules / sizeof *rules; k++) {
         const struct rule *rule = &rules[k];
         int straight = a->code == rule->a && b->code == rule->b, crossed = a->code == rule->b && b->code == rule->a;
@@ -112,7 +120,8 @@ static mf_status collect(base *list, double *c1, int64_t *n, const mf_structure 
         for (int64_t r = chain.first_residue; r < chain.first_residue + chain.residues; r++) {
             mf_residue_info residue;
             MF_TRY(mf_structure_residue(s, r, &residue));
-            if (residue.label == 0 || !load(&list[*n], c1 + 3 * *n, s, &residue)) continue;
+            if (residue.label == 0 || !load(&list[*n], s, &residue)) continue;
+            memcpy(c1 + 3 * *n, list[*n].c1, sizeof list[*n].c1);
             list[*n].residue = (int32_t)r;
             list[*n].chain = (int32_t)c;
             ++*n;
@@ -149,7 +158,7 @@ mf_status mf_structure_base_pairs(mf_tensor **pairs, mf_tensor **kinds, const mf
     MF_TRY_OUT(collect(list, c1, &n, s, first, last));
     MF_TRY_OUT(mf__near_open(&near, c1, n));
     for (int64_t i = 0; i < n; i++) {
-        int64_t count = mf__near_after(&near, i, 13);
+        int64_t count = mf__near_after(&near, i, 12);
         for (int64_t k = 0; k < count; k++) {
             pair p;
             if (!try_pair(&p, list, (int32_t)i, near.found[k])) continue;

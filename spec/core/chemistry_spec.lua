@@ -334,6 +334,37 @@ describe("base pairs", function()
     assert.same({}, mf.structure.build({ chains = { lifted } }):base_pairs())
   end)
 
+  it("take the next kind of bracket where helices cross, the longer one keeps the round ones", function()
+    -- two strands that pair with two, interleaved: helices of 3 and of 2 far from each other
+    local function shifted(residue, x)
+      for _, a in ipairs(residue.atoms) do a.x = a.x + x end
+      return residue
+    end
+    local residues = {}
+    for k = 1, 2 do residues[#residues + 1] = shifted(base("G", k), 60) end
+    for k = 1, 3 do residues[#residues + 1] = base("A", k) end
+    for k = 2, 1, -1 do residues[#residues + 1] = shifted(base("C", k, true), 60) end
+    for k = 3, 1, -1 do residues[#residues + 1] = base("U", k, true) end
+    local s = mf.structure.build { chains = { { polymer = "rna", residues = residues } } }
+    assert.equal("[[(((]])))", (s:dot_bracket()))
+  end)
+
+  it("know pseudouridine, whose O2 is where uridine has O4", function()
+    local names = { N1 = "C5", C5 = "N1", O2 = "O4", O4 = "O2", C2 = "C4", C4 = "C2" }
+    local b = hairpin("", "U", 0)
+    b.id, b.residues[1].name = "B", "PSU"
+    for _, a in ipairs(b.residues[1].atoms) do a.name = names[a.name] or a.name end
+    assert.equal("(&)", (mf.structure.build({ chains = { hairpin("A", "", 0), b } }):dot_bracket()))
+  end)
+
+  it("are the clover leaf of a tRNA", function()
+    local file = io.open("../shared/data/rna/1ehz.pdb.gz")
+    if not file then return pending "skipped: no shared data" end
+    file:close()
+    assert.equal("(((((((..((((.....[..)))).((((.........)))).....(((((..]....))))))))))))....",
+      (mf.structure.read("../shared/data/rna/1ehz.pdb.gz"):dot_bracket()))
+  end)
+
   it("go between chains and skip bases that lack atoms", function()
     local a, b = hairpin("GGG", "", 0), hairpin("", "CCC", 0)
     b.id = "B"
