@@ -67,6 +67,25 @@ local function record(self)
   return o
 end
 
+--- The atoms as a structure like those that are read: everything that looks at one does for a sample too.
+-- @treturn Structure of moonfold.structure_file
+-- @usage local letters = sample:as_file():secondary_structure()[1]
+function Structure:as_file()
+  local o = record(self)
+  o.atoms, o.id = build(self, self), self.name
+  return file.from_atoms(o)
+end
+
+--- Sequence and secondary structure as text: see moonfold.structure_show.
+-- @treturn string
+-- @usage print(sample:show())
+function Structure:show(o) return self:as_file():show(o) end
+
+--- Draws which residues are near each other: see moonfold.structure_show.
+-- @tparam table|string o a path that ends in .png or .svg, or options
+-- @usage sample:contact_map "map.png"
+function Structure:contact_map(o) return self:as_file():contact_map(o) end
+
 --- Writes the atoms as PDB or mmCIF, by the name of the file.
 -- @tparam string path
 -- @tparam[opt="auto"] string format "pdb" or "mmcif" whatever the name

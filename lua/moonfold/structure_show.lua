@@ -14,11 +14,23 @@ local function terminal_width() return tonumber(os.getenv "COLUMNS") or 80 end
 
 local function mark_at(line, at, text) return line:sub(1, at - 1) .. text .. line:sub(at + #text) end
 
+-- Where residues are missing: before these positions the sequence number jumps, or the author's does and no bond leads over.
+local function find_gaps(chain, torsions)
+  local gaps, count = {}, 0
+  for k = 2, chain.residues do
+    local bonded = torsions[k - 1].psi or torsions[k - 1].epsilon
+    if chain.labels[k] - chain.labels[k - 1] > 1 or (chain.numbers[k] - chain.numbers[k - 1] > 1 and not bonded) then
+      gaps[k], count = true, count + 1
+    end
+  end
+  return gaps, count
+end
+
 -- Three lines a block: numbers every ten residues, letters with "~" where residues are missing, secondary structure.
-local function blocks(lines, chain, letters, width)
+local function blocks(lines, chain, letters, gaps, width)
   local shown, below, numbers = {}, {}, {}
   for k = 1, chain.residues do
-    if k > 1 and chain.labels[k] - chain.labels[k - 1] > 1 then
+    if gaps[k] then
       shown[#shown + 1], below[#below + 1], numbers[#numbers + 1] = "~", "~", false
     end
     shown[#shown + 1] = chain.sequence:sub(k, k)
@@ -60,6 +72,7 @@ function M.show(s, o)
   if type(o) == "number" then o = { model = o } end
   o = options("structure:show", { model = 1, width = options.OPTIONAL }, o or {})
   local letters = chemistry.secondary_structure(s, { model = o.model })
+  local torsions = chemistry.torsions(s, { model = o.model })
   local chains = s:chains(o.model)
   local brackets = brackets_of(s, chains, o.model)
   local lines = { tostring(s) }
@@ -71,11 +84,10 @@ function M.show(s, o)
   if #facts > 0 then lines[#lines + 1] = "  " .. table.concat(facts, ", ") end
   for _, chain in ipairs(chains) do
     if chain.polymer ~= "none" and chain.residues > 0 then
-      local gaps = 0
-      for k = 2, chain.residues do gaps = gaps + (chain.labels[k] - chain.labels[k - 1] > 1 and 1 or 0) end
+      local gaps, count = find_gaps(chain, torsions[chain.index])
       lines[#lines + 1] = ("chain %s: %s, %d residue%s%s"):format(chain.id, chain.polymer, chain.residues,
-        chain.residues == 1 and "" or "s", gaps > 0 and (", %d gap%s"):format(gaps, gaps == 1 and "" or "s") or "")
-      blocks(lines, chain, letters[chain.index] or brackets[chain.index], o.width or terminal_width())
+        chain.residues == 1 and "" or "s", count > 0 and (", %d gap%s"):format(count, count == 1 and "" or "s") or "")
+      blocks(lines, chain, letters[chain.index] or brackets[chain.index], gaps, o.width or terminal_width())
     end
   end
   return table.concat(lines, "\n")

@@ -387,6 +387,37 @@ describe("looking at a structure", function()
     assert.truthy(mf.structure.build({ chains = {} }), "an empty one is built")
   end)
 
+  it("marks residues that are missing, but not where numbers jump over a bond", function()
+    local function text(first_of_second, shift)
+      local x, lines = chemistry.backbone(rows(6, -57, -47)):totable(), {}
+      for i = 1, 6 do
+        for a = 1, 4 do
+          local away = i > 3 and shift or 0
+          lines[#lines + 1] = ("ATOM  %5d  %-3s ALA A%4d    %8.3f%8.3f%8.3f  1.00  0.00           %s"):format(#lines + 1, NAMES[a],
+            i > 3 and first_of_second + i - 4 or i, x[i][a][1] + away, x[i][a][2], x[i][a][3], NAMES[a]:sub(1, 1))
+        end
+      end
+      return mf.structure.parse(table.concat(lines, "\n") .. "\nEND\n"):show()
+    end
+    assert.truthy(text(9, 20):find("6 residues, 1 gap\n  1\n  AAA~AAA\n  ---~---", 1, true))
+    assert.truthy(text(9, 0):find("6 residues\n  1\n  AAAAAA\n", 1, true))
+    assert.truthy(text(4, 20):find("6 residues\n", 1, true))
+  end)
+
+  it("looks at samples as well", function()
+    local x = chemistry.backbone(rows(12, -57.8, -47)):float()
+    local f = mf.atoms.protein.features(x:narrow(2, 1, 4):contiguous(), mf.ones(12, 4):bool())
+    local sample = mf.structure.new {
+      kind = "protein", rotations = f.rotations, translations = f.translations, torsions = f.torsions,
+    }
+    assert.truthy(sample:show():find("  AAAAAAAAAAAA\n  -HHHHHHHHHH-", 1, true))
+    assert.is_true(sample:as_file():radius_of_gyration() > 4)
+    local path = os.tmpname()
+    assert.is_true(sample:contact_map(path .. ".svg") > 0)
+    os.remove(path)
+    os.remove(path .. ".svg")
+  end)
+
   it("draws a contact map as PNG and as SVG", function()
     local path = os.tmpname()
     local s = ubiquitin()
