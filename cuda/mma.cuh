@@ -111,7 +111,7 @@ static inline float mf__read(mf_address from) { float x; memcpy(&x, from, 4); re
 static inline float2 mf__read2(mf_address from) { float2 x; memcpy(&x, from, 8); return x; }
 static inline float4 mf__read4(mf_address from) { float4 x; memcpy(&x, from, 16); return x; }
 static inline void mf__add4(float *p, const float (&x)[4]) { for (int i = 0; i < 4; i++) p[i] += x[i]; }
-static inline void mf__add_bulk(float *to, mf_address from, int floats) { mf__emulate_bulk(to, from, floats, true); }
+static inline void mf__add_bulk(float *to, mf_address from, int floats) { mf__emulate_bulk(to, from, floats); }
 static inline void mf__add_commit() { mf__emulate_bulk_commit(); }
 static inline void mf__add_wait() { mf__emulate_bulk_wait(); }
 static inline void mf__write_seen() {}

@@ -218,8 +218,8 @@ static inline unsigned atomicDec(unsigned *p, unsigned most) {
     return old;
 }
 
-/* ---- bulk copies from shared to global memory (hopper.cpp): as late as the thread's wait, in random order perhaps at once ---- */
-void mf__emulate_bulk(float *to, const void *from, int floats, bool add);
+/* ---- bulk additions from shared to global memory (hopper.cpp): as late as the thread's wait, in random order perhaps at once ---- */
+void mf__emulate_bulk(float *to, const void *from, int floats);
 void mf__emulate_bulk_commit();
 void mf__emulate_bulk_wait();
 

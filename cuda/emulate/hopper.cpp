@@ -74,18 +74,18 @@ void land(const transfer &t) {
     settle(t.bar, w);
 }
 
-/* ---- copies out of shared memory ---- */
+/* ---- additions out of shared memory ---- */
 struct bulk {
     float *to;
     const float *from;
     int floats, thread;
-    bool add, committed;
+    bool committed;
 };
 std::vector<bulk> bulks;
 
 void perform(const bulk &b) {
-    need_shared(b.from, 4 * (int64_t)b.floats, "a bulk copy");
-    for (int i = 0; i < b.floats; i++) b.to[i] = b.from[i] + (b.add ? b.to[i] : 0);
+    need_shared(b.from, 4 * (int64_t)b.floats, "a bulk addition");
+    for (int i = 0; i < b.floats; i++) b.to[i] += b.from[i];
 }
 
 /* ---- registers ---- */
@@ -259,7 +259,7 @@ bool mf__emulate_land() {
 
 void mf__emulate_block_ends() {
     if (!transfers.empty()) mf__emulate_abort("%s: the block has ended, and nobody waited for a copy to %s", mf__emulate_where(), place(transfers[0].to));
-    if (!bulks.empty()) mf__emulate_abort("%s: the block has ended, and thread %d did not wait for its bulk copies", mf__emulate_where(), bulks[0].thread);
+    if (!bulks.empty()) mf__emulate_abort("%s: the block has ended, and thread %d did not wait for its bulk additions", mf__emulate_where(), bulks[0].thread);
     for (warp_products &w : of_warp) {
         if (!w.queue.empty()) mf__emulate_abort("%s: the block has ended, and nobody waited for a product", mf__emulate_where());
         w.group = 0;
@@ -338,10 +338,10 @@ void mf__map_copy(mf_address to, const mf_map *map, mf_address bar, int column, 
     if (mf__emulate_toss()) mf__emulate_land();
 }
 
-void mf__emulate_bulk(float *to, const void *from, int floats, bool add) {
+void mf__emulate_bulk(float *to, const void *from, int floats) {
     if ((uintptr_t)to % 16 || (uintptr_t)from % 16 || floats % 4 || floats < 0)
-        mf__emulate_abort("%s: a bulk copy of %d floats from %s to %p: not in pieces of 16 bytes", mf__emulate_where(), floats, place(from), (void *)to);
-    const bulk b = {to, (const float *)from, floats, (int)mf__emulate_thread(), add, false};
+        mf__emulate_abort("%s: a bulk addition of %d floats from %s to %p: not in pieces of 16 bytes", mf__emulate_where(), floats, place(from), (void *)to);
+    const bulk b = {to, (const float *)from, floats, (int)mf__emulate_thread(), false};
     if (mf__emulate_toss()) perform(b);
     else bulks.push_back(b);
 }
