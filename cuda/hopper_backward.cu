@@ -149,10 +149,6 @@ static __device__ __forceinline__ void fused_multiply(const mf_flash &f, float *
         mf__proxy_fence();
         mf__barrier(1, 256);
     };
-    auto release = [&](mf_address bar) {
-        __syncwarp();
-        if (lane == 0) mf__bar_arrive(bar);
-    };
     for (mf_work work = board.next(); work.length > 0; work = board.next(), turn.next()) {
         const int length = work.length;
         float s[32], dp[slope ? 32 : 4], dq[slope ? DQK / 4 : 4], dk[slope ? DQK / 2 : 4], dv[weight ? DV / 2 : 4], bias[2], dbias[2] = {};
@@ -258,10 +254,10 @@ static __device__ __forceinline__ void fused_multiply(const mf_flash &f, float *
                         for (int h = 0; h < 2; h++) p16[j / 2][j % 2 * 2 + h] = mf__pack<BF16>(p[4 * j + 2 * h], p[4 * j + 2 * h + 1]);
             };
             if constexpr (!slope) {
-                release(bars.q_free(ring.stage));
+                mf__bar_release(bars.q_free(ring.stage));
                 mf__wgmma_wait<0>();
                 mf__keep(dv);
-                if (tile > 0) release(bars.dout_free(dout_ring.before()));
+                if (tile > 0) mf__bar_release(bars.dout_free(dout_ring.before()));
                 pack_p();
                 if constexpr (more) score(tile + 1, ring.after());
                 make_dv(take_dout(tile));
@@ -269,12 +265,12 @@ static __device__ __forceinline__ void fused_multiply(const mf_flash &f, float *
                 mf__keep(s);
             } else {
                 mf__wgmma_wait<1>();
-                if (tile > 0) release(bars.q_free(ring.before()));
+                if (tile > 0) mf__bar_release(bars.q_free(ring.before()));
                 if constexpr (more) score(tile + 1, ring.after());
                 mf__wgmma_wait<more ? 1 : 0>();
                 mf__keep(dp);
-                if constexpr (!weight) release(bars.dout_free(dout_ring.stage));
-                if constexpr (!more) release(bars.v_free());
+                if constexpr (!weight) mf__bar_release(bars.dout_free(dout_ring.stage));
+                if constexpr (!more) mf__bar_release(bars.v_free());
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
                     const float2 delta = mf__read2(rows + 4 * at::queries + 32 * j);
@@ -306,8 +302,8 @@ static __device__ __forceinline__ void fused_multiply(const mf_flash &f, float *
                 mf__wgmma_wait<1>();          /* all but dK */
                 mf__keep(dq);
                 mf__keep(s);
-                if constexpr (weight) release(bars.dout_free(dout_ring.stage));
-                if constexpr (!more) release(bars.k_free());
+                if constexpr (weight) mf__bar_release(bars.dout_free(dout_ring.stage));
+                if constexpr (!more) mf__bar_release(bars.k_free());
                 if constexpr (!spread) {
 #pragma unroll
                     for (int n = 0; n < DQK / 16; n++) add_part(tile, n);
@@ -324,10 +320,10 @@ static __device__ __forceinline__ void fused_multiply(const mf_flash &f, float *
         mf__wgmma_wait<0>();
         mf__keep(dk);
         mf__keep(dv);
-        if constexpr (slope) release(bars.q_free(ring.before()));
+        if constexpr (slope) mf__bar_release(bars.q_free(ring.before()));
         else {
-            release(bars.dout_free(dout_ring.before()));
-            release(bars.k_free());
+            mf__bar_release(bars.dout_free(dout_ring.before()));
+            mf__bar_release(bars.k_free());
         }
         if constexpr (spread)
 #pragma unroll
