@@ -40,7 +40,8 @@ describe("flash_ipa on a GPU #gpu", function()
     end
   end
 
-  -- enough residues that a warp takes each alone; a gradient is then the sum of so many that the order of sums costs some bits
+  -- Enough residues that blocks take several, and readout's gradient one a warp. Gradients are sums over them then, and biases'
+  -- cancel: at 2900 residues two float32 paths of the CPU are both 4e-6 to 1.7e-5 off linear_b's, by the chain.
   for _, precision in ipairs(precisions) do
     it("is as good where residues are many: " .. table.concat(precision, " ") .. " #grad", function()
       local layer = layer_of({ heads = 2, hidden = 8, query_points = 2, value_points = 4 }, precision)
@@ -50,7 +51,8 @@ describe("flash_ipa on a GPU #gpu", function()
       local fused, composed = ipa.all(layer, layer, there), ipa.all(layer, function(x) return compose(layer, x) end, there)
       layer._options.precision = "float32"
       layer:to("cpu"):to "float64"
-      ipa.as_good(fused, composed, ipa.all(layer, layer, ipa.to(inputs, "float64")), 2 ^ -20)
+      local floor = precision[1] == "float32" and 2 ^ -17 or 2 ^ -20
+      ipa.as_good(fused, composed, ipa.all(layer, layer, ipa.to(inputs, "float64")), floor)
     end)
   end
 
