@@ -93,11 +93,7 @@ end
 Structure.__index = {}
 local methods = Structure.__index
 
-function Structure.__tostring(s)
-  local n = s:counts()
-  return ("structure %s: %d models, %d chains, %d residues, %d atoms"):format(s.id ~= "" and s.id or "?", n.models,
-    n.chains, n.residues, n.atoms)
-end
+function Structure.__tostring(s) return require("moonfold.structure_show").line(s) end
 
 --- How many models, chains, residues and atoms there are.
 -- @treturn table `models`, `chains`, `residues`, `atoms`

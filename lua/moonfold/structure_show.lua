@@ -12,6 +12,26 @@ local M = {}
 
 local function terminal_width() return tonumber(os.getenv "COLUMNS") or 80 end
 
+local function counted(n, what) return ("%d %s%s"):format(n, what, n == 1 and "" or "s") end
+
+--- A structure in one line: the polymers of its first model, how much of everything there is.
+-- @tparam Structure s
+-- @treturn string
+-- @usage print(s) --> structure 1UBQ: A protein 76; 1 model, 1 chain, 134 residues, 660 atoms
+function M.line(s)
+  local n, polymers, more = s:counts(), {}, 0
+  for _, chain in ipairs(s:chains(1)) do
+    if chain.polymer ~= "none" and chain.residues > 0 then
+      if #polymers < 4 then polymers[#polymers + 1] = ("%s %s %d"):format(chain.id, chain.polymer, chain.residues)
+      else more = more + 1 end
+    end
+  end
+  if more > 0 then polymers[#polymers + 1] = ("%d more"):format(more) end
+  return ("structure %s: %s%s, %s, %s, %s"):format(s.id ~= "" and s.id or "?",
+    #polymers > 0 and table.concat(polymers, ", ") .. "; " or "", counted(n.models, "model"), counted(n.chains, "chain"),
+    counted(n.residues, "residue"), counted(n.atoms, "atom"))
+end
+
 local function mark_at(line, at, text) return line:sub(1, at - 1) .. text .. line:sub(at + #text) end
 
 -- Where residues are missing: before these positions the sequence number jumps, or the author's does and no bond leads over.
@@ -85,8 +105,8 @@ function M.show(s, o)
   for _, chain in ipairs(chains) do
     if chain.polymer ~= "none" and chain.residues > 0 then
       local gaps, count = find_gaps(chain, torsions[chain.index])
-      lines[#lines + 1] = ("chain %s: %s, %d residue%s%s"):format(chain.id, chain.polymer, chain.residues,
-        chain.residues == 1 and "" or "s", count > 0 and (", %d gap%s"):format(count, count == 1 and "" or "s") or "")
+      lines[#lines + 1] = ("chain %s: %s, %s%s"):format(chain.id, chain.polymer, counted(chain.residues, "residue"),
+        count > 0 and ", " .. counted(count, "gap") or "")
       blocks(lines, chain, letters[chain.index] or brackets[chain.index], gaps, o.width or terminal_width())
     end
   end

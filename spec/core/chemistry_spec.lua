@@ -377,6 +377,15 @@ describe("base pairs", function()
 end)
 
 describe("looking at a structure", function()
+  it("is one line when printed", function()
+    assert.equal("structure 1UBQ: A protein 76; 1 model, 1 chain, 134 residues, 660 atoms", tostring(ubiquitin()))
+    assert.equal("structure ?: 0 models, 0 chains, 0 residues, 0 atoms", tostring(mf.structure.build { chains = {} }))
+    local lists = {}
+    for c = 1, 6 do lists[c] = rows(1, 0, 0) end
+    assert.equal("structure ?: A protein 1, B protein 1, C protein 1, D protein 1, 2 more; 1 model, 6 chains, 6 residues, 30 atoms",
+      tostring(made(lists)))
+  end)
+
   it("shows sequence, letters and gaps, in the width there is", function()
     local text = ubiquitin():show { width = 60 }
     for line in text:gsub("^.-chain", ""):gmatch "[^\n]+" do assert.is_true(#line <= 60, line) end
@@ -384,7 +393,8 @@ describe("looking at a structure", function()
     assert.truthy(text:find("\n  MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQL\n  -EEEEEETTS-EEEEE--TTSBHHHH", 1, true))
     local s = mf.structure.parse "ATOM      1  CA  GLY A   1       1.000   2.000   3.000  1.00  0.00           C\nEND\n"
     assert.truthy(s:show():find("chain A: protein, 1 residue\n  1\n  G\n  ?", 1, true))
-    assert.truthy(mf.structure.build({ chains = {} }), "an empty one is built")
+    local empty = mf.structure.build { chains = {} }
+    support.error_matches(function() empty:show() end, "there is no model 1, the structure has 0", true)
   end)
 
   it("marks residues that are missing, but not where numbers jump over a bond", function()

@@ -1,22 +1,28 @@
---- Holds phi, psi and omega against gemmi's (Debian package python3-gemmi) over a folder and prints the largest difference.
+--- Holds backbone torsions against gemmi's (Debian package python3-gemmi) over a folder and prints the largest difference.
 --
---     luajit spec/tools/torsions.lua [folder [every]]
+--     luajit spec/tools/torsions.lua [folder [every]]      -- ../shared/data/protein and rna
 --
 -- Ends with status 1 where one in a thousand differs by more than 0.01 degrees.
 local mf = require "moonfold"
 local files = require "moonfold.files"
 
-local folder, every = arg[1] or "../shared/data/protein", tonumber(arg[2]) or 1
-local NAMES, TOLERANCE = { "phi", "psi", "omega" }, 0.01
+local folders, every = arg[1] and { arg[1] } or { "../shared/data/protein", "../shared/data/rna" }, tonumber(arg[2]) or 1
+local NAMES = {
+  [3] = { "phi", "psi", "omega" }, [7] = { "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi" },
+}
+local TOLERANCE = 0.01
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 
 local python
 for _, candidate in ipairs { "python3", "/usr/bin/python3" } do
   if not python and os.execute(candidate .. " -c 'import gemmi' 2>/dev/null") == 0 then python = candidate end
 end
-local list = files.list(folder, { ".pdb", ".pdb.gz", ".cif", ".cif.gz" })
+local list = {}
+for _, folder in ipairs(folders) do
+  for _, path in ipairs(files.list(folder, { ".pdb", ".pdb.gz", ".cif", ".cif.gz" })) do list[#list + 1] = path end
+end
 if not python or #list == 0 then
-  print(python and "skipped: no structures in " .. folder or "skipped: no gemmi for python3")
+  print(python and "skipped: no structures in " .. folders[1] or "skipped: no gemmi for python3")
   os.exit(0)
 end
 table.sort(list)
@@ -37,7 +43,7 @@ local function ours(path)
   local by_name = {}
   local torsions = s:torsions()
   for _, chain in ipairs(s:chains(1)) do
-    if chain.polymer == "protein" then
+    if chain.polymer ~= "none" then
       local row = 0
       for _, residue in ipairs(s:residues(chain.index)) do
         if residue.polymer then
@@ -60,17 +66,18 @@ for line in pipe:lines() do
   elseif line:sub(1, 1) == "!" then unread[#unread + 1] = path .. ": " .. line:sub(2)
   elseif mine then
     local key, rest = line:match "^([^\t]*\t[^\t]*)\t(.*)$"
-    local row, k = mine[key], 0
-    for text in rest:gmatch "%S+" do
-      k = k + 1
-      local theirs, value = tonumber(text), row and row[NAMES[k]]
+    local row, values = mine[key], {}
+    for text in rest:gmatch "%S+" do values[#values + 1] = text end
+    for k, text in ipairs(values) do
+      local name = NAMES[#values][k]
+      local theirs, value = tonumber(text), row and row[name]
       if theirs and theirs == theirs and value then
         local d = math.abs((value - theirs + 180) % 360 - 180)
         totals.compared = totals.compared + 1
         if d > TOLERANCE then
           totals.far = totals.far + 1
-          if os.getenv "MOONFOLD_LONG" then print(path, key, NAMES[k], theirs, value) end
-        elseif d > totals.worst then totals.worst, where = d, path .. " " .. key:gsub("\t", " ") .. " " .. NAMES[k] end
+          if os.getenv "MOONFOLD_LONG" then print(path, key, name, theirs, value) end
+        elseif d > totals.worst then totals.worst, where = d, path .. " " .. key:gsub("\t", " ") .. " " .. name end
       elseif theirs and theirs == theirs then
         if row then totals.only = totals.only + 1 else totals.absent = totals.absent + 1 end
       end
