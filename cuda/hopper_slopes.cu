@@ -125,10 +125,6 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
         mf_ring<1> own;
         mf_ring<FIRST> ring_one;
         mf_ring<SECOND> ring_two;
-        auto release = [&](mf_address bar) {
-            __syncwarp();
-            if (lane == 0) mf__bar_arrive(bar);
-        };
         for (mf_work work = board.next(); work.length > 0; work = board.next()) {
             const int first = work.start + consumer * 64 + warp * 16 + g, tiles = (work.length + N - 1) / N;
             const int64_t row0 = (int64_t)work.first * f.heads + work.head;
@@ -192,8 +188,8 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                         x[1] = mf__exp2(fmaf(x[1], MF_LOG2E, keys ? shift[h] : column.y) - (keys ? column.y : shift[h]));
                     }
                 }
-                if constexpr (!at::slope) release(this_one.free);
-                if (tile + 1 == tiles) release(own_one.free);
+                if constexpr (!at::slope) mf__bar_release(this_one.free);
+                if (tile + 1 == tiles) mf__bar_release(own_one.free);
                 uint32_t p[N / 16][4], ds[N / 16][4];
                 if constexpr (at::weight) {
 #pragma unroll
@@ -210,8 +206,8 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                 if constexpr (at::slope) {
                     mf__wgmma_wait<at::weight ? 1 : 0>();
                     mf__keep(dp);
-                    if constexpr (!at::weight) release(this_two.free);
-                    if (tile + 1 == tiles) release(own_two.free);
+                    if constexpr (!at::weight) mf__bar_release(this_two.free);
+                    if (tile + 1 == tiles) mf__bar_release(own_two.free);
 #pragma unroll
                     for (int n = 0; n < N / 8; n++) {
                         const float2 column = keys ? mf__read2(floats + 4 * N + 32 * n) : make_float2(0, 0);
@@ -232,11 +228,11 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_kernel(const mf_f
                 mf__wgmma_wait<0>();
                 if constexpr (at::slope) {
                     mf__keep(slopes);
-                    release(this_one.free);
+                    mf__bar_release(this_one.free);
                 }
                 if constexpr (at::weight) {
                     mf__keep(weights);
-                    release(this_two.free);
+                    mf__bar_release(this_two.free);
                 }
                 ring_one.next();
                 ring_two.next();

@@ -55,7 +55,6 @@ static __device__ __forceinline__ void slopes_floats(const mf_flash &f, const mf
             mf__write(floats + 128 * r + 4 * lane, x[r]);
             if (KEYS_OWN && SLOPE) mf__write(floats + 4 * N + 128 * r + 4 * lane, y[r]);
         }
-    __syncwarp();
-    if (lane == 0) mf__bar_arrive(to.full);
+    mf__bar_release(to.full);
 }
 #endif

@@ -79,8 +79,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
         } else if (warp == 2) {
             for (mf_work work = board.next(); work.length > 0; work = board.next()) {
                 mf__bar_await(one(ring.stage).free, ring.phase ^ 1);
-                __syncwarp();
-                if (lane == 0) mf__bar_arrive(one(ring.stage).full);
+                mf__bar_release(one(ring.stage).full);
                 ring.next();
 #pragma unroll 1
                 for (int j = 0; j < work.length; j += N, ring.next())
@@ -94,10 +93,6 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
         const float back = 1.0f / *f.scale;
         mf_ring<COPIES> ring;
         mf_ring<1> exchange;
-        auto release = [&](mf_address bar) {
-            __syncwarp();
-            if (lane == 0) mf__bar_arrive(bar);
-        };
         auto tile_one = [&](int copy) { return base + copy * at::pass_one; };
         auto tile_two = [&](int copy) { return base + at::at_two + copy * at::pass_two; };
         auto whole = [&](int left) {                          /* waits for both tiles of a turn where rows past the end become zeros */
@@ -121,8 +116,8 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 mf__bar_await(one(ring.stage).full, ring.phase);
 #pragma unroll
                 for (int i = 0; i < at::one / 16; i++) mf__tile_operand<at::one, at::rows>(k[i], tile_one(ring.stage), 16 * warp, i);
-                release(one(ring.stage).free);
-                release(two(ring.stage).free);
+                mf__bar_release(one(ring.stage).free);
+                mf__bar_release(two(ring.stage).free);
                 ring.next();
 #pragma unroll
                 for (float &x : dv) x = 0;
@@ -154,17 +149,17 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                             s[4 * n + 2 * h + 1] = mf__exp2(fmaf(s[4 * n + 2 * h + 1], MF_LOG2E, shift[h]) - lse.y);
                         }
                     }
-                    release(one(ring.stage).free);
+                    mf__bar_release(one(ring.stage).free);
                     mf__bar_await(weights.free, exchange.phase ^ 1);
 #pragma unroll
                     for (int i = 0; i < N / 8; i++)
                         mf__write16(base + at::weights + 2048 * i + 16 * thread, {s[4 * i], s[4 * i + 1], s[4 * i + 2], s[4 * i + 3]});
-                    release(weights.full);
+                    mf__bar_release(weights.full);
                     exchange.next();
                     if constexpr (decltype(more)::value) {
                         mf__wgmma_wait<0>();
                         mf__keep(dv);
-                        release(two(before).free);
+                        mf__bar_release(two(before).free);
                     }
 #pragma unroll
                     for (int i = 0; i < N / 4; i++) p[i / 4][i % 4] = mf__pack<BF16>(s[2 * i], s[2 * i + 1]);
@@ -180,7 +175,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 mf__wgmma_commit();
                 mf__wgmma_wait<0>();
                 mf__keep(dv);
-                release(two(last).free);
+                mf__bar_release(two(last).free);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     if (first + 8 * h >= work.length || !f.dv_) continue;
@@ -192,8 +187,8 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 mf__bar_await(two(ring.stage).full, ring.phase);
 #pragma unroll
                 for (int i = 0; i < at::two_steps; i++) mf__tile_operand<at::two, at::rows>(v[i], tile_two(ring.stage), 16 * warp, i);
-                release(one(ring.stage).free);
-                release(two(ring.stage).free);
+                mf__bar_release(one(ring.stage).free);
+                mf__bar_release(two(ring.stage).free);
                 ring.next();
 #pragma unroll
                 for (float &x : dk) x = 0;
@@ -215,7 +210,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                     }
                     mf__wgmma_wait<decltype(more)::value>();
                     mf__keep(dp);
-                    release(two(ring.stage).free);
+                    mf__bar_release(two(ring.stage).free);
                     mf__bar_await(one(ring.stage).full, ring.phase);
                     mf__bar_await(weights.full, exchange.phase);
                     const mf_address floats = base + at::floats + ring.stage * 8 * N + 4 * N + 8 * t;
@@ -230,12 +225,12 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                         sum[0] += dp[4 * n] + dp[4 * n + 1];
                         sum[1] += dp[4 * n + 2] + dp[4 * n + 3];
                     }
-                    release(weights.free);
+                    mf__bar_release(weights.free);
                     exchange.next();
                     if constexpr (decltype(more)::value) {
                         mf__wgmma_wait<0>();
                         mf__keep(dk);
-                        release(one(before).free);
+                        mf__bar_release(one(before).free);
                     }
 #pragma unroll
                     for (int i = 0; i < N / 4; i++) ds[i / 4][i % 4] = mf__pack<BF16>(dp[2 * i], dp[2 * i + 1]);
@@ -250,7 +245,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 mf__wgmma_commit();
                 mf__wgmma_wait<0>();
                 mf__keep(dk);
-                release(one(last).free);
+                mf__bar_release(one(last).free);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 1);

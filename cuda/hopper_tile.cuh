@@ -170,8 +170,7 @@ struct mf_board {
         mf_work work;
         memcpy(&work, &bits, 16);
         memcpy(&work.sequence, &more, 4);
-        __syncwarp();
-        if ((threadIdx.x & 31) == 0) mf__bar_arrive(free());
+        mf__bar_release(free());
         ring.next();
         return work;
     }
