@@ -238,7 +238,8 @@ check-long: check ## everything, the slow specs too
 
 .PHONY: check-chemistry
 check-chemistry: cpu ## hold secondary structure against mkdssp, torsions against gemmi, rebuilt backbones against ../shared/data
-	$(Q)for tool in dssp torsions rebuild; do $(BUILD)/moonfold spec/tools/$$tool.lua || exit 1; done
+	$(Q)for tool in dssp torsions rebuild; do LUA_PATH='lua/?.lua;lua/?/init.lua;;' MOONFOLD_LIBRARY=$(LIBRARY) \
+	    $(BUILD)/moonfold spec/tools/$$tool.lua || exit 1; done
 
 # ---- installing ----
 

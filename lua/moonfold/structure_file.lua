@@ -17,6 +17,7 @@
 --       local x, mask = s:atoms(chain.index, { "N", "CA", "C", "O", "CB" })   -- (N, A, 3) float32, (N, A) bool
 --     end
 --     s:residues(i) -> every residue of chain i; s:residue_atoms(r) -> the atoms of residue r
+--     print(s:show()); s:secondary_structure(), s:torsions(), s:contacts() ... -> moonfold.chemistry
 --
 --     structure.from_atoms { atoms = x, names = { "N", "CA", "C" }, residue_names = "ALA" }:write "out.pdb"
 --

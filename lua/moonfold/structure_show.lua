@@ -96,7 +96,10 @@ function M.show(s, o)
   local chains = s:chains(o.model)
   local brackets = brackets_of(s, chains, o.model)
   local lines = { tostring(s) }
-  if s.title ~= "" then lines[#lines + 1] = "  " .. s.title end
+  local width = o.width or terminal_width()
+  if s.title ~= "" then
+    lines[#lines + 1] = "  " .. (#s.title > width - 2 and s.title:sub(1, math.max(width - 5, 1)) .. "..." or s.title)
+  end
   local facts = {}
   if s.method ~= "" then facts[#facts + 1] = s.method:lower() end
   if s.resolution then facts[#facts + 1] = ("%.2f A"):format(s.resolution) end
@@ -107,7 +110,7 @@ function M.show(s, o)
       local gaps, count = find_gaps(chain, torsions[chain.index])
       lines[#lines + 1] = ("chain %s: %s, %s%s"):format(chain.id, chain.polymer, counted(chain.residues, "residue"),
         count > 0 and ", " .. counted(count, "gap") or "")
-      blocks(lines, chain, letters[chain.index] or brackets[chain.index], gaps, o.width or terminal_width())
+      blocks(lines, chain, letters[chain.index] or brackets[chain.index], gaps, width)
     end
   end
   return table.concat(lines, "\n")

@@ -388,7 +388,7 @@ describe("looking at a structure", function()
 
   it("shows sequence, letters and gaps, in the width there is", function()
     local text = ubiquitin():show { width = 60 }
-    for line in text:gsub("^.-chain", ""):gmatch "[^\n]+" do assert.is_true(#line <= 60, line) end
+    for line in text:gsub("^.-\n", ""):gmatch "[^\n]+" do assert.is_true(#line <= 60, line) end
     assert.truthy(text:find("chain A: protein, 76 residues\n  1         11", 1, true))
     assert.truthy(text:find("\n  MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQL\n  -EEEEEETTS-EEEEE--TTSBHHHH", 1, true))
     local s = mf.structure.parse "ATOM      1  CA  GLY A   1       1.000   2.000   3.000  1.00  0.00           C\nEND\n"

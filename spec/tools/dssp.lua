@@ -3,10 +3,10 @@
 --     luajit spec/tools/dssp.lua [folder [every [first]]]              -- all files, or every n-th from the first
 --     luajit spec/tools/dssp.lua folder 1 1 original                   -- mkdssp reads the files themselves
 --
--- What mkdssp reads is our own mmCIF of the structure that was read, so that both see the same atoms; of the files themselves it
--- refuses many PDBs, takes the last location of an atom where we take the fullest, and numbers chains in its own order: there
--- files with other residues are listed and left out. MOONFOLD_LONG=1 prints every residue that differs. Ends with status 1 below
--- 99.5 % of the residues.
+-- What mkdssp reads is our own mmCIF of the structure that was read, so that both see the same atoms. Of the files themselves (a
+-- HEADER is put before PDBs without one) it refuses some, takes the last location of an atom where we take the fullest, and numbers
+-- chains in its own order: there files with other residues are listed and left out. MOONFOLD_LONG=1 prints every residue that
+-- differs. Ends with status 1 below 99.5 % of the residues.
 local mf = require "moonfold"
 local files = require "moonfold.files"
 
@@ -38,7 +38,12 @@ os.remove(temporary)
 -- The letters of mkdssp, one for each residue with a whole backbone, chains in order.
 local function reference(s, path)
   local input = original and path or temporary .. ".cif"
-  if not original then s:write(input) end
+  if not original then s:write(input)
+  elseif path:find "%.pdb" then      -- mkdssp tells a PDB file by its first line
+    input = temporary .. ".pdb"
+    local header = "HEADER    UNKNOWN                                 01-JAN-00   1XXX"
+    os.execute(("(zcat -f %s | head -1 | grep -q ^HEADER || echo '%s'; zcat -f %s) > %s"):format(path, header, path, input))
+  end
   os.remove(temporary .. ".dssp")
   os.execute((("timeout 300 mkdssp --quiet --output-format dssp " .. input .. " @.dssp >@.log 2>&1"):gsub("@", temporary)))
   local file = io.open(temporary .. ".dssp")
