@@ -195,6 +195,19 @@ describe("torsions", function()
   end)
 end)
 
+describe("torsions of a tRNA", function()
+  it("are gemmi's, and the pucker is C3'-endo", function()
+    local file = io.open("../shared/data/rna/1ehz.pdb.gz")
+    if not file then return pending "skipped: no shared data" end
+    file:close()
+    local t = mf.structure.read("../shared/data/rna/1ehz.pdb.gz"):torsions()[1]
+    local expected = { alpha = -67.4, beta = -178.4, gamma = 53.8, delta = 83.4, epsilon = -145.1, zeta = -76.8, chi = -163.8 }
+    for name, value in pairs(expected) do assert.is_true(math.abs(t[2][name] - value) < 0.06, name) end
+    assert.is_true(t[2].pucker > 0 and t[2].pucker < 36 and math.abs(t[2].pucker_amplitude - 36) < 5)
+    assert.is_nil(t[1].alpha or t[76].zeta)
+  end)
+end)
+
 describe("contacts", function()
   local function naive(s, cutoff, any, separation)
     local points, result = {}, {}
@@ -468,6 +481,9 @@ describe("chemistry refuses", function()
       F.check(F.C.mf_image_png("x.png", nil, 0, 4, 3))
     end, "0 x 4 pixels" },
   } do
-    it(case[1], function() support.error_matches(case[2], case[3], true) end)
+    it(case[1], function()
+      support.error_matches(case[2], case[3], true)
+      support.error_matches(case[2], "chemistry_spec%.lua:%d+: ")      -- at the user's line
+    end)
   end
 end)
