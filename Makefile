@@ -215,8 +215,8 @@ check-sanitize: ## run the specs under AddressSanitizer, UndefinedBehaviorSaniti
 	for report in $$(grep -ls -e ' in mf_' -e '/core/' $(BUILD)/asan/report.*); do cat $$report; status=1; done; exit $$status
 
 # NVIDIA's tools do not get along with LuaJIT's compiler: spec/cuda/sanitize.c calls every operator without it. Blocks of memory are
-# allocations of their own, so that the tools see where each ends.
-GPU_TOOLS ?= memcheck racecheck initcheck synccheck
+# allocations of their own, so that the tools see where each ends. racecheck and synccheck have to be read (cuda/README.md).
+GPU_TOOLS ?= memcheck initcheck
 $(BUILD)/sanitize: spec/cuda/sanitize.c spec/cuda/sanitize.def $(LIBRARY)
 	@echo "  cc    $<"
 	$(Q)$(CC) $(ALLC) -o $@ $< -L$(BUILD) -lmoonfold -lm -Wl,-rpath,'$$ORIGIN'
