@@ -273,7 +273,14 @@ template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes
     return MF_LAUNCH(d, (hopper_slopes_pair_kernel<BF16, DQK, DV, N, COPIES>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes, *f, maps);
 }
 
-mf_status mf__hopper_slopes_pair(mf_device *d, const mf_flash *f) {
+mf_status mf__hopper_slopes_pair(mf_device *d, const mf_flash *asked) {
+    /* Without the rows of dV to write the first warpgroup ran far ahead, and on an H200 dK came out wrong: so they are always written. */
+    mf_flash all = *asked, *const f = &all;
+    mf_scratch unwanted;
+    if (!f->dv_) {
+        MF_TRY(unwanted.take(d, 4 * f->total * f->heads * f->dv));
+        all.dv_ = unwanted.as<float>();
+    }
 #define MF_PAIR(dqk_, dv__) \
     if (f->dqk <= dqk_ && f->dv <= dv__) \
         return f->bf16 ? slopes_pair_launch<true, dqk_, dv__, 64, 4>(d, f) : slopes_pair_launch<false, dqk_, dv__, 64, 4>(d, f);
