@@ -104,6 +104,16 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
             mf__proxy_fence();
             mf__barrier(1, 256);
         };
+        /* The block's own rows are in registers: their stages may be filled again. Loads and copies are of different proxies: without the fence a
+         * copy overwrites what a load is still to bring (on an H200, in 3 of 60 launches). */
+        auto own_read = [&] {
+            mf__bar_await(one(ring.stage).full, ring.phase);
+            mf__bar_await(two(ring.stage).full, ring.phase);
+            mf__proxy_fence();
+            mf__bar_release(one(ring.stage).free);
+            mf__bar_release(two(ring.stage).free);
+            ring.next();
+        };
         for (mf_work work = board.next(); work.length > 0; work = board.next()) {
             const int first = work.start + warp * 16 + g, tiles = (work.length + N - 1) / N;
             const int64_t row0 = (int64_t)work.first * f.heads + work.head;
@@ -116,9 +126,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 mf__bar_await(one(ring.stage).full, ring.phase);
 #pragma unroll
                 for (int i = 0; i < at::one / 16; i++) mf__tile_operand<at::one, at::rows>(k[i], tile_one(ring.stage), 16 * warp, i);
-                mf__bar_release(one(ring.stage).free);
-                mf__bar_release(two(ring.stage).free);
-                ring.next();
+                own_read();
 #pragma unroll
                 for (float &x : dv) x = 0;
                 auto step = [&](int tile, auto more) {        /* more: there is a tile before, whose P waits in p */
@@ -187,9 +195,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                 mf__bar_await(two(ring.stage).full, ring.phase);
 #pragma unroll
                 for (int i = 0; i < at::two_steps; i++) mf__tile_operand<at::two, at::rows>(v[i], tile_two(ring.stage), 16 * warp, i);
-                mf__bar_release(one(ring.stage).free);
-                mf__bar_release(two(ring.stage).free);
-                ring.next();
+                own_read();
 #pragma unroll
                 for (float &x : dk) x = 0;
                 auto step = [&](int tile, auto more) {
@@ -256,6 +262,7 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                     if (f.dkey_bias && t == 0) f.dkey_bias[row] = sum[h] * back;
                 }
             }
+            mf__barrier(2, 256);                              /* neither goes on to other work alone: on an H200 dK then came out wrong */
         }
     }
 #else
@@ -273,14 +280,7 @@ template <bool BF16, int DQK, int DV, int N, int COPIES> static mf_status slopes
     return MF_LAUNCH(d, (hopper_slopes_pair_kernel<BF16, DQK, DV, N, COPIES>), (unsigned)(works < blocks ? works : blocks), 384, at::bytes, *f, maps);
 }
 
-mf_status mf__hopper_slopes_pair(mf_device *d, const mf_flash *asked) {
-    /* Without the rows of dV to write the first warpgroup ran far ahead, and on an H200 dK came out wrong: so they are always written. */
-    mf_flash all = *asked, *const f = &all;
-    mf_scratch unwanted;
-    if (!f->dv_) {
-        MF_TRY(unwanted.take(d, 4 * f->total * f->heads * f->dv));
-        all.dv_ = unwanted.as<float>();
-    }
+mf_status mf__hopper_slopes_pair(mf_device *d, const mf_flash *f) {
 #define MF_PAIR(dqk_, dv__) \
     if (f->dqk <= dqk_ && f->dv <= dv__) \
         return f->bf16 ? slopes_pair_launch<true, dqk_, dv__, 64, 4>(d, f) : slopes_pair_launch<false, dqk_, dv__, 64, 4>(d, f);
