@@ -262,7 +262,6 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
                     if (f.dkey_bias && t == 0) f.dkey_bias[row] = sum[h] * back;
                 }
             }
-            mf__barrier(2, 256);                              /* neither goes on to other work alone: on an H200 dK then came out wrong */
         }
     }
 #else
