@@ -145,7 +145,7 @@ demo: setup ## prepare real structures, train a small model, sample backbones (d
 
 .PHONY: test
 test: setup ## run the specs
-	$(Q)$(MAKE) --no-print-directory $(JOBS) all
+	$(Q)$(MAKE) --no-print-directory $(JOBS) $(if $(wildcard /dev/nvidia0),all,cpu)
 	$(Q)MOONFOLD_BUILD=$(BUILD) busted --lua=luajit $(if $(SPEC),$(SPEC)) $(if $(SEED),--seed=$(SEED))
 	$(Q)$(if $(or $(SPEC),$(wildcard /dev/nvidia0)),,$(MAKE) --no-print-directory $(JOBS) test-emulated)
 
@@ -199,8 +199,10 @@ check-length: ## no file over its limit: 800 lines of C, 400 of Lua
 	if [ -s $(BUILD)/long ]; then cat $(BUILD)/long; exit 1; fi
 
 .PHONY: check-cuda
-check-cuda: ## build the CUDA backend with warnings as errors where nvcc is
-	$(Q)$(if $(NVCC),$(CHECK) $(if $(V),,-s) BUILD=$(BUILD)/check-cuda CUDA_ARCH=80 OPT=-O1 WERROR=-Werror cuda >/dev/null,echo "check: no nvcc: the CUDA backend was not compiled")
+check-cuda: ## build the CUDA backend with warnings as errors where nvcc is, and what is for Hopper for it
+	$(Q)$(if $(NVCC),$(CHECK) $(JOBS) $(if $(V),,-s) BUILD=$(BUILD)/check-cuda CUDA_ARCH=80 OPT=-O1 WERROR=-Werror cuda >/dev/null && \
+	    $(CHECK) $(JOBS) $(if $(V),,-s) BUILD=$(BUILD)/check-hopper CUDA_ARCH=90a WERROR=-Werror \
+	        $(patsubst cuda/%.cu,$(BUILD)/check-hopper/cuda/%.o,$(wildcard cuda/hopper_*.cu)) >/dev/null,echo "check: no nvcc: the CUDA backend was not compiled")
 
 SANITIZERS := -fsanitize=address,undefined -fno-omit-frame-pointer
 .PHONY: check-sanitize
