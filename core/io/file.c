@@ -1,10 +1,10 @@
 /* file.c: whole files in and out.
  *
- * Reading: plain or gzip, told apart by the magic bytes. A gzip file may have several members. What comes out is
- * bounded, so a bomb costs at most the bound.
+ * Reading: what source.c gives, in one piece. What comes out is bounded, so a bomb costs at most the bound.
  * Writing: temporary in the same folder (rename does not cross file systems), write, fsync, rename, fsync of the
  * folder. Whatever fails, the old file is untouched and the temporary is gone. */
 #include "file.h"
+#include "source.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -20,155 +20,33 @@ enum { CHUNK = 1 << 17 };
 
 /* ---- reading ---- */
 
-typedef struct buffer {
-    char *text;
-    int64_t bytes, capacity, limit;    /* capacity excludes the terminating zero */
-} buffer;
-
-/* Room for at least one more byte; MF_EFORMAT at the limit. */
-static mf_status grow(buffer *b, const char *path) {
-    if (b->bytes < b->capacity) return MF_OK;
-    if (b->bytes >= b->limit)
-        return mf__fail(MF_EFORMAT, "file.read: '%s': more than the limit of %lld bytes", path, (long long)b->limit);
-    int64_t wanted = b->capacity > b->limit / 2 ? b->limit : 2 * b->capacity;
-    if (wanted < CHUNK) wanted = CHUNK < b->limit ? CHUNK : b->limit;
-    char *text = realloc(b->text, (size_t)wanted + 1);
-    if (!text) return mf__fail(MF_ENOMEM, "file.read: '%s': no memory for %lld bytes", path, (long long)wanted);
-    b->text = text;
-    b->capacity = wanted;
-    return MF_OK;
-}
-
-static mf_status read_some(int64_t *got, int fd, void *data, int64_t room, const char *path) {
-    for (;;) {
-        ssize_t n = read(fd, data, (size_t)(room < INT_MAX ? room : INT_MAX));
-        if (n >= 0) { *got = n; return MF_OK; }
-        if (errno != EINTR) return mf__fail(MF_EIO, "file.read: '%s': %s", path, strerror(errno));
-    }
-}
-
-static mf_status read_plain(buffer *b, int fd, const char *path) {
-    for (;;) {
-        int64_t got = 0;
-        char extra;
-        if (b->bytes == b->limit) {    /* full: only the end of the file may follow */
-            MF_TRY(read_some(&got, fd, &extra, 1, path));
-            return got ? mf__fail(MF_EFORMAT, "file.read: '%s': more than the limit of %lld bytes", path, (long long)b->limit) : MF_OK;
-        }
-        MF_TRY(grow(b, path));
-        MF_TRY(read_some(&got, fd, b->text + b->bytes, b->capacity - b->bytes, path));
-        if (got == 0) return MF_OK;
-        b->bytes += got;
-    }
-}
-
-/* Inflates what was read so far (`input`, `have` bytes) and the rest of the file. */
-static mf_status read_gzip(buffer *b, int fd, unsigned char *input, int64_t have, const char *path) {
-    z_stream z;
-    memset(&z, 0, sizeof z);
-    if (inflateInit2(&z, 15 + 16) != Z_OK) return mf__fail(MF_ENOMEM, "file.read: '%s': no memory to inflate", path);
-    z.next_in = input;
-    z.avail_in = (uInt)have;
-    mf_status status = MF_OK;
-    int ended = 0, finished = 0;    /* a member has ended; the file has ended */
-    for (;;) {
-        if (z.avail_in == 0 && !finished) {
-            int64_t got = 0;
-            MF_TRY_OUT(read_some(&got, fd, input, CHUNK, path));
-            z.next_in = input;
-            z.avail_in = (uInt)got;
-            finished = got == 0;
-        }
-        if (ended) {
-            while (z.avail_in && *z.next_in == 0) z.next_in++, z.avail_in--;    /* tape padding */
-            if (z.avail_in == 0 && finished) break;
-            if (z.avail_in == 0) continue;
-            if (*z.next_in != 0x1f) {
-                status = mf__fail(MF_EFORMAT, "file.read: '%s': bytes after the gzip stream that are no gzip", path);
-                goto out;
-            }
-            if (inflateReset(&z) != Z_OK) { status = mf__fail(MF_EFORMAT, "file.read: '%s': gzip: cannot go on", path); goto out; }
-            ended = 0;
-        }
-        if (z.avail_in == 0 && finished) {
-            status = mf__fail(MF_EFORMAT, "file.read: '%s': the gzip stream is truncated", path);
-            goto out;
-        }
-        unsigned char probe;    /* at the limit, one byte of room tells the end of the stream from more text */
-        int full = b->bytes >= b->limit;
-        if (!full) MF_TRY_OUT(grow(b, path));
-        int64_t room = full ? 1 : b->capacity - b->bytes;
-        if (room > CHUNK * 8) room = CHUNK * 8;
-        z.next_out = full ? &probe : (unsigned char *)b->text + b->bytes;
-        z.avail_out = (uInt)room;
-        int code = inflate(&z, Z_NO_FLUSH);
-        int64_t made = room - z.avail_out;
-        if (full && made) {
-            status = mf__fail(MF_EFORMAT, "file.read: '%s': inflates to more than the limit of %lld bytes", path, (long long)b->limit);
-            goto out;
-        }
-        if (!full) b->bytes += made;
-        if (code == Z_STREAM_END) ended = 1;
-        else if (code == Z_MEM_ERROR) { status = mf__fail(MF_ENOMEM, "file.read: '%s': no memory to inflate", path); goto out; }
-        else if (code != Z_OK && code != Z_BUF_ERROR) {
-            status = mf__fail(MF_EFORMAT, "file.read: '%s': corrupt gzip stream (%s)", path, z.msg ? z.msg : "bad data");
-            goto out;
-        }
-    }
-out:
-    inflateEnd(&z);
-    return status;
-}
-
 mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t max_bytes) {
     *text = NULL;
     *bytes = 0;
-    if (!path) return mf__fail(MF_EVALUE, "file.read: no path");
     if (max_bytes < 0) return mf__fail(MF_EVALUE, "file.read: max_bytes %lld is negative", (long long)max_bytes);
-    buffer b = {.limit = max_bytes ? max_bytes : (int64_t)1 << 30};
-    unsigned char *head = NULL;
-    mf_status status = MF_OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return mf__fail(MF_EIO, "file.read: '%s': %s", path, strerror(errno));
-    struct stat info;
-    if (fstat(fd, &info) != 0) { status = mf__fail(MF_EIO, "file.read: '%s': %s", path, strerror(errno)); goto out; }
-    if (S_ISDIR(info.st_mode)) { status = mf__fail(MF_EIO, "file.read: '%s': %s", path, strerror(EISDIR)); goto out; }
-
-    head = malloc(CHUNK);
-    if (!head) { status = mf__fail(MF_ENOMEM, "file.read: '%s': no memory", path); goto out; }
-    int64_t have = 0, got = 0;
-    do {    /* a pipe may give a single byte at first */
-        MF_TRY_OUT(read_some(&got, fd, head + have, CHUNK - have, path));
-        have += got;
-    } while (got && have < 2);
-
+    mf__source *s;
+    MF_TRY(mf__source_open(&s, path, 0, -1, max_bytes ? max_bytes : (int64_t)1 << 30));
     /* One allocation of the right size when the size is known: twice the text would be the peak otherwise. */
-    int gzip = have >= 2 && head[0] == 0x1f && head[1] == 0x8b;
-    int64_t expected = gzip ? 4 * (int64_t)info.st_size : (int64_t)info.st_size;
-    if (!gzip && expected > b.limit) {
-        status = mf__fail(MF_EFORMAT, "file.read: '%s': %lld bytes, more than the limit of %lld bytes", path, (long long)expected, (long long)b.limit);
-        goto out;
-    }
-    if (expected < have) expected = have;
-    b.capacity = expected < b.limit ? expected : b.limit;
-    b.text = malloc((size_t)b.capacity + 1);
-    if (!b.text) { status = mf__fail(MF_ENOMEM, "file.read: '%s': no memory for %lld bytes", path, (long long)b.capacity); goto out; }
-    if (gzip) {
-        MF_TRY_OUT(read_gzip(&b, fd, head, have, path));
-    } else {
-        if (have > b.limit) { status = mf__fail(MF_EFORMAT, "file.read: '%s': more than the limit of %lld bytes", path, (long long)b.limit); goto out; }
-        memcpy(b.text, head, (size_t)have);
-        b.bytes = have;
-        MF_TRY_OUT(read_plain(&b, fd, path));
-    }
-    b.text[b.bytes] = '\0';
-    *text = b.text;
-    *bytes = b.bytes;
-    b.text = NULL;
+    int64_t room = mf__source_expected(s) + 1, used = 0, got = 0;
+    char *data = NULL;
+    mf_status status = MF_OK;
+    do {
+        if (!data || used == room) {
+            if (data) room = 2 * room > CHUNK ? 2 * room : CHUNK;
+            char *grown = realloc(data, (size_t)room + 1);
+            if (!grown) { status = mf__fail(MF_ENOMEM, "file.read: '%s': no memory for %lld bytes", path, (long long)room); goto out; }
+            data = grown;
+        }
+        MF_TRY_OUT(mf__source_read(&got, s, data + used, room - used));
+        used += got;
+    } while (got);
+    data[used] = '\0';
+    *text = data;
+    *bytes = used;
+    data = NULL;
 out:
-    free(b.text);
-    free(head);
-    close(fd);
+    free(data);
+    mf__source_close(s);
     return status;
 }
 
