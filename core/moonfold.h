@@ -398,6 +398,7 @@ mf_status mf_archive_info(const mf_archive *archive, int64_t i, int *dtype, int 
     /* shape has room for MF_MAX_DIMS; dtype -1: a type that we lack, mf_archive_tensor refuses it */
 mf_status mf_archive_tensor(mf_tensor **out, const mf_archive *archive, mf_ctx *ctx, int64_t i);    /* a copy on the CPU */
 mf_status mf_archive_rows(mf_tensor **out, const mf_archive *archive, mf_ctx *ctx, int64_t i, int64_t first, int64_t count); /* of axis 0 */
+mf_status mf_archive_bytes(void *data, const mf_archive *archive, int64_t i, int64_t first, int64_t bytes); /* as stored, of any type */
 int64_t mf_archive_metadata_count(const mf_archive *archive);
 const char *mf_archive_metadata_key(const mf_archive *archive, int64_t i);
 const char *mf_archive_metadata_value(const mf_archive *archive, int64_t i);

@@ -350,6 +350,17 @@ mf_status mf_archive_rows(mf_tensor **out, const mf_archive *a, mf_ctx *ctx, int
     return make_tensor(out, a, e, ctx, shape, a->data + e->begin + first * row_bytes);
 }
 
+mf_status mf_archive_bytes(void *data, const mf_archive *a, int64_t i, int64_t first, int64_t bytes) {
+    const entry *e = NULL;
+    MF_TRY(find_entry(&e, "archive.bytes", a, i));
+    int64_t have = e->end - e->begin;
+    if (first < 0 || bytes < 0 || first > have || bytes > have - first)
+        return mf__fail(MF_EVALUE, "archive.bytes: '%s': tensor '%.200s' has %lld bytes, %lld from byte %lld do not fit", a->path, e->name,
+                        (long long)have, (long long)bytes, (long long)first + 1);
+    if (bytes > 0) memcpy(data, a->data + e->begin + first, (size_t)bytes);
+    return MF_OK;
+}
+
 /* ---- writing ---- */
 
 static const char *dtype_text(int dtype) {

@@ -95,6 +95,16 @@ function Archive:rows(name, first, count)
   return adopt(out[0])
 end
 
+--- The bytes of a tensor as they stand in the file, whatever its type.
+-- @tparam string name
+-- @treturn string
+function Archive:bytes(name)
+  local bytes = self:info(name).bytes
+  local buffer = ffi.new("char[?]", math.max(bytes, 1))
+  check(C.mf_archive_bytes(buffer, open(self), position(self, name), 0, bytes))
+  return ffi.string(buffer, bytes)
+end
+
 --- The texts stored beside the tensors.
 -- @treturn table key -> text
 function Archive:metadata()

@@ -237,7 +237,7 @@ because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf
   mf_tensor_ctx mf_tensor_device mf_tensor_dtype mf_tensor_ndim mf_tensor_size mf_tensor_stride mf_tensor_count
   mf_tensor_bytes mf_tensor_version mf_tensor_contiguous mf_tensor_requires_grad mf_walk_cotangent mf_op_count mf_op_name
   mf_op_differentiable mf_op_keeps mf_packing_count mf_packing_total mf_packing_pairs mf_packing_longest mf_packing_offset
-  mf_archive_count mf_archive_name mf_archive_info mf_archive_metadata_count mf_archive_metadata_key
+  mf_archive_count mf_archive_name mf_archive_info mf_archive_bytes mf_archive_metadata_count mf_archive_metadata_key
   mf_archive_metadata_value mf_structure_count mf_structure_text mf_structure_resolution mf_structure_chain
   mf_structure_residue mf_structure_atom mf_cuda_count mf_is_deterministic mf_graph_capturing]])
 because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_products mf_grad_enable mf_memory_collected

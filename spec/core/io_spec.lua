@@ -216,6 +216,19 @@ describe("safetensors", function()
     support.error_matches(function() a:rows("x", 6, 3) end, "do not fit")
   end)
 
+  it("gives a tensor's bytes whatever its type", function()
+    local header = [[{"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},]]
+      .. [["b":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[5,6]}}]]
+    local a = mf.archive(write(folder .. "/x", safetensors(header, "text\0b")))
+    assert.are.equal("text\0", a:bytes "a")
+    assert.are.equal("b", a:bytes "b")
+    local part = ffi.new "char[2]"
+    assert.are.equal(0, C.mf_archive_bytes(part, a.handle, 0, 2, 2))
+    assert.are.equal("xt", ffi.string(part, 2))
+    assert.are.equal(C.MF_EVALUE, C.mf_archive_bytes(part, a.handle, 0, 4, 2))
+    assert.truthy(ffi.string(C.mf_error_text()):find("5 bytes, 2 from byte 5 do not fit", 1, true))
+  end)
+
   it("decodes the escapes of JSON", function()
     local header =
       [[{"a\u00e9\ud83d\ude00\"\\\/\t":{"shape":[],"dtype":"F32","data_offsets":[0,4]}, "__metadata__":{"x":"\u20ac"}}  ]]

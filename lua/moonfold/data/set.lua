@@ -1,14 +1,6 @@
 --- Data sets: structures packed end to end in one memory-mapped safetensors file.
 --
---     offsets       (n + 1)     int64    where each entry begins
---     translations  (T, 3)      float32  angstrom, centred
---     rotations     (T, 3, 3)   float32
---     torsions      (T, K, 2)   float32  pairs (sin, cos)
---     torsion_mask  (T, K)      bool
---     mask          (T)         bool     the frame is there
---     aatype        (T)         int32    residue type
---     index         (T)         int32    position in the sequence; gaps are visible
---     chain         (T)         int32    from 0 within an entry
+--     offsets, translations, rotations, torsions, torsion_mask, mask, aatype, index, chain: see data.layout
 --
 -- The metadata holds `format`, `kind` ("protein" or "rna") and `entries`, a JSON list with a `name` for each entry and
 -- whatever else was known of it. Only the rows that are asked for are read.
@@ -18,13 +10,13 @@ local atoms = require "moonfold.atoms"
 local batches = require "moonfold.data.batches"
 local fail = require "moonfold.fail"
 local json = require "moonfold.json"
+local layout = require "moonfold.data.layout"
 
 local M = {}
 local Set = {}
 Set.__index = Set
 
-local FORMAT = "moonfold data set 1"
-local FIELDS = { "translations", "rotations", "torsions", "torsion_mask", "mask", "aatype", "index", "chain" }
+local FORMAT, FIELDS = layout.FORMAT, layout.names
 
 --- Opens a data set.
 -- @tparam string path
@@ -34,8 +26,7 @@ function M.open(path)
   local archive = mf.archive(path)
   local metadata = archive:metadata()
   if metadata.format ~= FORMAT then fail("data.open: %s is not a data set (no '%s' in its metadata)", path, FORMAT) end
-  local entries, message = json.decode(metadata.entries or "")
-  if not entries then fail("data.open: %s: %s", path, message) end
+  local entries = layout.entries(archive)
   local offsets = archive:tensor("offsets"):values()
   local present = {}
   for _, name in ipairs(archive:names()) do present[name] = true end
