@@ -437,6 +437,11 @@ mf_status mf_structure_add_residue(mf_structure *s, const char *name, int number
 mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *element, const double *xyz, double b);
 mf_status mf_structure_write(const mf_structure *s, const char *path, int format);         /* AUTO: by the name; where it does not say, mmCIF past PDB's limits */
 
+/* ---- CIF, text (1.1) or BinaryCIF, plain or gzip: any category ---- */
+enum { MF_CIF_TEXT, MF_CIF_QUOTED, MF_CIF_INTEGER, MF_CIF_REAL, MF_CIF_INAPPLICABLE, MF_CIF_UNKNOWN };   /* the last two: . and ? */
+/* INTEGER and REAL are of BinaryCIF and stand in `number`; a QUOTED value came in quotes or as a text field. */
+typedef struct mf_cif_cell { const char *text; int64_t bytes; double number; int kind; } mf_cif_cell;
+
 /* ---- chemistry: of one model of a structure, counted from 1; residues and atoms by their numbers in the structure ---- */
 /* Secondary structure by the rule of DSSP 4, a letter for each residue of the structure: H alpha, G 3-10, I pi helix, E strand,
  * B bridge, T turn, S bend, P polyproline II of at least `ppii` residues (2 or 3; 0: none), - other, ? a protein's residue

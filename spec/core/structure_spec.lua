@@ -204,7 +204,7 @@ describe("reading mmCIF", function()
     local values = {}
     for value in rows[1]:gmatch "%S+" do values[#values + 1] = value end
     for i = #COLUMNS, 1, -1 do pairs_of[#pairs_of + 1] = "_atom_site." .. COLUMNS[i] .. "\t" .. values[i]
-      .. "\n_other.tag 'it's'" end
+      .. "\n_other.tag" .. i .. " 'it's'" end
     assert.are.equal("M", only(structure.parse(table.concat(pairs_of, "\n"))).sequence)
   end)
 
