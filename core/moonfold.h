@@ -409,20 +409,45 @@ mf_status mf_archive_write(const char *path, const char *const *names, const mf_
 mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t max_bytes);   /* .gz is inflated; free with mf_file_free */
 void mf_file_free(char *text);
 mf_status mf_file_replace(const char *path, const char *text, int64_t bytes);               /* atomically: temporary, fsync, rename */
-enum { MF_FORMAT_AUTO, MF_FORMAT_PDB, MF_FORMAT_MMCIF };
+enum { MF_FORMAT_AUTO, MF_FORMAT_PDB, MF_FORMAT_MMCIF, MF_FORMAT_BCIF };                     /* AUTO: by content, then by name */
+enum { MF_ALTLOC_BEST, MF_ALTLOC_ALL };    /* of the locations of an atom: the highest occupancy, then the first; or every one, in file order */
 enum { MF_POLYMER_NONE, MF_POLYMER_PROTEIN, MF_POLYMER_RNA, MF_POLYMER_DNA };
-typedef struct mf_structure_counts { int64_t models, chains, residues, atoms; } mf_structure_counts;
-mf_status mf_structure_read(mf_structure **out, const char *path, int format);              /* by content, then by name */
-mf_status mf_structure_parse(mf_structure **out, const char *text, int64_t bytes, int format, const char *name);
+typedef struct mf_read_params {
+    int64_t size;            /* of this struct: set by mf_read_params_init */
+    int format, altlocs;
+    int models;              /* only the first so many; 0: all */
+    int64_t max_bytes;       /* of the inflated text; 0: 1 GiB */
+    int64_t offset, bytes;   /* a part of the file, as a member of a tar is; bytes 0: to its end */
+} mf_read_params;
+void mf_read_params_init(mf_read_params *params);
+mf_status mf_structure_read(mf_structure **out, const char *path, const mf_read_params *params);   /* NULL: as initialised */
+mf_status mf_structure_parse(mf_structure **out, const void *text, int64_t bytes, const char *name, const mf_read_params *params);
 void mf_structure_release(mf_structure *s);
+typedef struct mf_structure_counts {
+    int64_t models, chains, residues, atoms;
+    int64_t entities, monomers, assemblies;
+    int64_t records, alternates;    /* atom records of the file, and those with an alternate location, kept or not */
+} mf_structure_counts;
 void mf_structure_count(const mf_structure *s, mf_structure_counts *out);
-enum { MF_TEXT_ID, MF_TEXT_TITLE, MF_TEXT_METHOD, MF_TEXT_DATE, MF_TEXT_CHAIN, MF_TEXT_ENTITY, MF_TEXT_RESIDUE, MF_TEXT_ATOM, MF_TEXT_ELEMENT };
+enum {
+    MF_TEXT_ID, MF_TEXT_TITLE, MF_TEXT_METHOD, MF_TEXT_DATE, MF_TEXT_SPACE_GROUP,
+    MF_TEXT_CHAIN, MF_TEXT_ENTITY,                                             /* of chain i: its id, and the entity of its polymer */
+    MF_TEXT_RESIDUE, MF_TEXT_ASYM, MF_TEXT_RESIDUE_ENTITY,                     /* of residue i; asym: label_asym_id */
+    MF_TEXT_ATOM, MF_TEXT_ELEMENT,
+    MF_TEXT_ENTITY_ID, MF_TEXT_ENTITY_NAME, MF_TEXT_MONOMER,                   /* of entity i; of monomer i of all their sequences */
+    MF_TEXT_ASSEMBLY, MF_TEXT_ASSEMBLY_DETAILS, MF_TEXT_OLIGOMER,              /* of assembly i; OLIGOMER: "monomeric", "dimeric", ... */
+};
 const char *mf_structure_text(const mf_structure *s, int what, int64_t i);                  /* "" where absent */
 double mf_structure_resolution(const mf_structure *s);                                     /* angstrom, 0 where absent */
+int mf_structure_cell(double *cell, const mf_structure *s);                                /* a, b, c angstrom, three angles in degrees; 0: there is none */
+enum { MF_ENTITY_UNKNOWN, MF_ENTITY_POLYMER, MF_ENTITY_NONPOLYMER, MF_ENTITY_BRANCHED, MF_ENTITY_WATER, MF_ENTITY_MACROLIDE };
+typedef struct mf_entity_info { int64_t first_monomer, monomers; int kind, polymer; } mf_entity_info;   /* the whole sequence, label numbers 1, 2, ... */
+mf_status mf_structure_entity(const mf_structure *s, int64_t i, mf_entity_info *out);
+mf_status mf_structure_assembly(const mf_structure *s, int64_t i, int *oligomeric_count);   /* 0 where absent */
 typedef struct mf_chain_info { int64_t first_residue, residues; int model, polymer; } mf_chain_info;
 /* label: label_seq_id, in PDB 1, 2, ... along the polymer; 0 for ligands and water. model counts from 1. */
 typedef struct mf_residue_info { int64_t first_atom, atoms; int number, label; char insertion, code; int hetero; } mf_residue_info;
-typedef struct mf_atom_info { double x, y, z, occupancy, b; char altloc; int serial; } mf_atom_info;
+typedef struct mf_atom_info { double x, y, z, occupancy, b; char altloc; int serial, charge; } mf_atom_info;
 mf_status mf_structure_chain(const mf_structure *s, int64_t i, mf_chain_info *out);
 mf_status mf_structure_residue(const mf_structure *s, int64_t i, mf_residue_info *out);
 mf_status mf_structure_atom(const mf_structure *s, int64_t i, mf_atom_info *out);

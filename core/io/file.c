@@ -26,26 +26,7 @@ mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t ma
     if (max_bytes < 0) return mf__fail(MF_EVALUE, "file.read: max_bytes %lld is negative", (long long)max_bytes);
     mf__source *s;
     MF_TRY(mf__source_open(&s, path, 0, -1, max_bytes ? max_bytes : (int64_t)1 << 30));
-    /* One allocation of the right size when the size is known: twice the text would be the peak otherwise. */
-    int64_t room = mf__source_expected(s) + 1, used = 0, got = 0;
-    char *data = NULL;
-    mf_status status = MF_OK;
-    do {
-        if (!data || used == room) {
-            if (data) room = 2 * room > CHUNK ? 2 * room : CHUNK;
-            char *grown = realloc(data, (size_t)room + 1);
-            if (!grown) { status = mf__fail(MF_ENOMEM, "file.read: '%s': no memory for %lld bytes", path, (long long)room); goto out; }
-            data = grown;
-        }
-        MF_TRY_OUT(mf__source_read(&got, s, data + used, room - used));
-        used += got;
-    } while (got);
-    data[used] = '\0';
-    *text = data;
-    *bytes = used;
-    data = NULL;
-out:
-    free(data);
+    mf_status status = mf__source_whole(text, bytes, s);
     mf__source_close(s);
     return status;
 }

@@ -173,6 +173,7 @@ static mf_status read_atom(mf__mmcif *m, const mf_cif_cell *cells) {
     MF_TRY(name_of(m, &row->residue, either(cells, A_COMP, A_AUTH_COMP), A_COMP));
     MF_TRY(name_of(m, &row->chain, either(cells, A_AUTH_ASYM, A_ASYM), A_AUTH_ASYM));
     MF_TRY(name_of(m, &row->entity, &cells[A_ENTITY], A_ENTITY));
+    MF_TRY(name_of(m, &row->asym, &cells[A_ASYM], A_ASYM));
     row->model = m->model;
     row->hetero = is_text(&cells[A_GROUP], "HETATM") != 0;
     MF_TRY(optional_int(m, &row->label, &cells[A_SEQ], A_SEQ));

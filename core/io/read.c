@@ -1,5 +1,6 @@
 /* read.c: which format a text is in, and reading it. */
 #include "structure.h"
+#include "source.h"
 #include "write.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +58,7 @@ static mf_status parse(mf__rows *rows, const char *text, int64_t bytes, int form
     if (text[strspn(text, " \t\r\n")] == '\0') return mf__fail(MF_EFORMAT, "structure.read: '%s': the file is blank", path);
     if (format == MF_FORMAT_AUTO) format = format_of_content(text);
     if (format == MF_FORMAT_AUTO) format = mf__format_of_name(path);
+    if (format == MF_FORMAT_BCIF) return mf__fail(MF_ESUPPORT, "structure.read: '%s': BinaryCIF cannot be read yet", path);
     if (format == MF_FORMAT_AUTO) return mf__fail(MF_EFORMAT, "structure.read: '%s': neither PDB nor mmCIF by content or name", path);
     MF_TRY(format == MF_FORMAT_PDB ? mf__read_pdb(rows, text, bytes) : mf__read_mmcif(rows, text, bytes));
     if (rows->count == 0)
@@ -64,13 +66,27 @@ static mf_status parse(mf__rows *rows, const char *text, int64_t bytes, int form
     return mf__assemble(rows);
 }
 
+void mf_read_params_init(mf_read_params *params) { *params = (mf_read_params){.size = sizeof *params}; }
+
+static mf_status check_params(mf_read_params *out, const mf_read_params *params) {
+    mf_read_params_init(out);
+    if (!params) params = out;
+    if (params->size != out->size) return mf__fail(MF_EVALUE, "structure.read: parameters of %lld bytes, expected %lld", (long long)params->size, (long long)out->size);
+    *out = *params;
+    if (out->max_bytes == 0) out->max_bytes = (int64_t)1 << 30;
+    if (out->format < MF_FORMAT_AUTO || out->format > MF_FORMAT_BCIF) return mf__fail(MF_EVALUE, "structure.read: unknown format %d", out->format);
+    if (out->altlocs < MF_ALTLOC_BEST || out->altlocs > MF_ALTLOC_ALL) return mf__fail(MF_EVALUE, "structure.read: unknown altlocs %d", out->altlocs);
+    if (out->models < 0) return mf__fail(MF_EVALUE, "structure.read: models %d is negative", out->models);
+    if (out->max_bytes < 0 || out->offset < 0 || out->bytes < 0) return mf__fail(MF_EVALUE, "structure.read: max_bytes, offset or bytes is negative");
+    return MF_OK;
+}
+
 /* `text` ends with a zero that `bytes` does not count. */
-static mf_status parse_terminated(mf_structure **out, const char *text, int64_t bytes, int format, const char *path) {
-    if (format < MF_FORMAT_AUTO || format > MF_FORMAT_MMCIF) return mf__fail(MF_EVALUE, "structure.read: unknown format %d", format);
+static mf_status parse_terminated(mf_structure **out, const char *text, int64_t bytes, const char *path, const mf_read_params *params) {
     mf_structure *s;
     MF_TRY(mf_structure_create(&s, "", ""));
-    mf__rows rows = {.s = s, .path = path};
-    mf_status status = parse(&rows, text, bytes, format);
+    mf__rows rows = {.s = s, .path = path, .altlocs = params->altlocs, .models = params->models};
+    mf_status status = parse(&rows, text, bytes, params->format);
     mf__rows_free(&rows);
     if (status != MF_OK) {
         mf_structure_release(s);
@@ -80,24 +96,32 @@ static mf_status parse_terminated(mf_structure **out, const char *text, int64_t 
     return MF_OK;
 }
 
-mf_status mf_structure_read(mf_structure **out, const char *path, int format) {
+mf_status mf_structure_read(mf_structure **out, const char *path, const mf_read_params *params) {
     *out = NULL;
+    mf_read_params p;
+    MF_TRY(check_params(&p, params));
     char *text;
     int64_t bytes;
-    MF_TRY(mf_file_read(&text, &bytes, path, 0));
-    mf_status status = parse_terminated(out, text, bytes, format, path);
+    mf__source *source;
+    MF_TRY(mf__source_open(&source, path, p.offset, p.bytes ? p.bytes : -1, p.max_bytes));
+    mf_status status = mf__source_whole(&text, &bytes, source);
+    mf__source_close(source);
+    if (status != MF_OK) return status;
+    status = parse_terminated(out, text, bytes, path, &p);
     mf_file_free(text);
     return status;
 }
 
-mf_status mf_structure_parse(mf_structure **out, const char *text, int64_t bytes, int format, const char *name) {
+mf_status mf_structure_parse(mf_structure **out, const void *text, int64_t bytes, const char *name, const mf_read_params *params) {
     *out = NULL;
+    mf_read_params p;
+    MF_TRY(check_params(&p, params));
     if (bytes < 0 || (bytes > 0 && !text)) return mf__fail(MF_EVALUE, "structure.parse: no text of %lld bytes", (long long)bytes);
     char *copy = malloc((size_t)bytes + 1);    /* the readers rely on a terminating zero */
     if (!copy) return mf__fail(MF_ENOMEM, "structure.parse: no memory for %lld bytes", (long long)bytes);
     if (bytes > 0) memcpy(copy, text, (size_t)bytes);
     copy[bytes] = '\0';
-    mf_status status = parse_terminated(out, copy, bytes, format, name ? name : "text");
+    mf_status status = parse_terminated(out, copy, bytes, name ? name : "text", &p);
     free(copy);
     return status;
 }

@@ -5,6 +5,7 @@
  *              pieces (conformers one after the other); a piece that repeats an atom is another residue
  *   atom       of the locations of one name, the highest occupancy, then the first. Two residue names at one place
  *              (microheterogeneity): the name whose best atom has the higher occupancy, then the first
+ *              MF_ALTLOC_ALL keeps every location of every name instead
  *   polymer    labelled files say it (label_seq_id), water excepted. Otherwise: ATOM records of a residue that is known
  *              or has a backbone; HETATM records before the chain's TER, or without any TER when the name has a
  *              known parent. Water never; nor nucleotides in a protein chain and the reverse.
@@ -143,7 +144,10 @@ static mf_status new_residue(int64_t *out, assembly *a, const mf__row *row, int6
     MF_TRY(mf__reserve((void **)&a->drafts, a->n_drafts, &a->draft_room, sizeof *a->drafts));
     int64_t i = a->n_drafts;
     a->drafts[i] = (draft){
-        .residue = {.name = row->residue, .number = row->number, .label = row->label, .insertion = row->insertion, .hetero = row->hetero},
+        .residue = {
+            .name = row->residue, .asym = row->asym, .entity = row->entity, .number = row->number, .label = row->label,
+            .insertion = row->insertion, .hetero = row->hetero,
+        },
         .chain = chain, .rival = i, .best = row->atom.occupancy, .segment = a->segments[chain], .altloc = row->atom.altloc,
     };
     /* Another name at the same place is an alternative when the file says so: by the label or by altlocs. */
@@ -197,7 +201,7 @@ static mf_status add_row(assembly *a, int64_t index) {
     if (row->atom.occupancy > d->best) d->best = row->atom.occupancy;
     d->flags |= a->flags[row->atom.name];
     MF_TRY(mf__map_get(&a->atoms, &atom, (mf__key){(uint64_t)residue, (uint64_t)row->atom.name, 0}, a->n_places));
-    if (*atom == a->n_places) {
+    if (*atom == a->n_places || a->in->altlocs == MF_ALTLOC_ALL) {
         MF_TRY(mf__reserve((void **)&a->places, a->n_places, &a->place_room, sizeof *a->places));
         a->places[a->n_places++] = (place){residue, index};
         d->tracks++;
@@ -401,10 +405,15 @@ mf_status mf__assemble(mf__rows *rows) {
     assembly a = {.in = rows, .s = rows->s};
     mf_status status = MF_OK;
     MF_TRY_OUT(describe_names(&a));
-    for (int64_t i = 0; i < rows->count; i++) MF_TRY_OUT(add_row(&a, i));
-    for (int64_t i = 0; i < rows->count; i++)
-        if (rows->rows[i].model > rows->s->models) rows->s->models = rows->rows[i].model;
-    settle_rivals(&a);
+    rows->s->records = rows->count;
+    for (int64_t i = 0; i < rows->count; i++) {
+        const mf__row *row = &rows->rows[i];
+        rows->s->alternates += row->atom.altloc != '\0';
+        if (rows->models && row->model > rows->models) continue;
+        MF_TRY_OUT(add_row(&a, i));
+        if (row->model > rows->s->models) rows->s->models = row->model;
+    }
+    if (rows->altlocs == MF_ALTLOC_BEST) settle_rivals(&a);
     MF_TRY_OUT(find_polymers(&a));
     MF_TRY_OUT(lay_out(&a));
 out:

@@ -226,3 +226,29 @@ void mf__source_close(mf__source *s) {
     free(s->name);
     free(s);
 }
+
+mf_status mf__source_whole(char **text, int64_t *bytes, mf__source *s) {
+    *text = NULL;
+    *bytes = 0;
+    /* One allocation of the right size when the size is known: twice the text would be the peak otherwise. */
+    int64_t room = mf__source_expected(s) + 1, used = 0, got = 0;
+    char *data = NULL;
+    mf_status status = MF_OK;
+    do {
+        if (!data || used == room) {
+            if (data) room = 2 * room > AHEAD ? 2 * room : AHEAD;
+            char *grown = realloc(data, (size_t)room + 1);
+            if (!grown) { status = mf__fail(MF_ENOMEM, "file.read: '%s': no memory for %lld bytes", mf__source_name(s), (long long)room); goto out; }
+            data = grown;
+        }
+        MF_TRY_OUT(mf__source_read(&got, s, data + used, room - used));
+        used += got;
+    } while (got);
+    data[used] = '\0';
+    *text = data;
+    *bytes = used;
+    data = NULL;
+out:
+    free(data);
+    return status;
+}

@@ -17,5 +17,7 @@ const char *mf__source_name(const mf__source *s);
 int64_t mf__source_limit(const mf__source *s);
 int mf__source_compressed(const mf__source *s);
 int64_t mf__source_expected(const mf__source *s);   /* how many bytes will come, a guess where it is gzip or a pipe */
+/* Everything that is left, with a zero after it; free it. */
+mf_status mf__source_whole(char **text, int64_t *bytes, mf__source *s);
 void mf__source_close(mf__source *s);               /* NULL is legal */
 #endif

@@ -29,6 +29,9 @@ void mf_structure_release(mf_structure *s) {
     free(s->chains);
     free(s->residues);
     free(s->atoms);
+    free(s->entities);
+    free(s->monomers);
+    free(s->assemblies);
     free(s);
 }
 
@@ -87,32 +90,57 @@ mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *e
 }
 
 void mf_structure_count(const mf_structure *s, mf_structure_counts *out) {
-    *out = (mf_structure_counts){s->models, s->n_chains, s->n_residues, s->n_atoms};
+    *out = (mf_structure_counts){
+        s->models, s->n_chains, s->n_residues, s->n_atoms, s->n_entities, s->n_monomers, s->n_assemblies, s->records, s->alternates,
+    };
+}
+
+/* How many there are of what a text belongs to. */
+static int64_t count_of(const mf_structure *s, int what) {
+    switch (what) {
+    case MF_TEXT_CHAIN: case MF_TEXT_ENTITY: return s->n_chains;
+    case MF_TEXT_RESIDUE: case MF_TEXT_ASYM: case MF_TEXT_RESIDUE_ENTITY: return s->n_residues;
+    case MF_TEXT_ATOM: case MF_TEXT_ELEMENT: return s->n_atoms;
+    case MF_TEXT_ENTITY_ID: case MF_TEXT_ENTITY_NAME: return s->n_entities;
+    case MF_TEXT_MONOMER: return s->n_monomers;
+    case MF_TEXT_ASSEMBLY: case MF_TEXT_ASSEMBLY_DETAILS: case MF_TEXT_OLIGOMER: return s->n_assemblies;
+    default: return INT64_MAX;
+    }
 }
 
 const char *mf_structure_text(const mf_structure *s, int what, int64_t i) {
-    int64_t n = what == MF_TEXT_CHAIN || what == MF_TEXT_ENTITY ? s->n_chains
-                : what == MF_TEXT_RESIDUE                       ? s->n_residues
-                : what == MF_TEXT_ATOM || what == MF_TEXT_ELEMENT ? s->n_atoms
-                                                                  : INT64_MAX;
-    if (i < 0 || i >= n) return "";
+    if (i < 0 || i >= count_of(s, what)) return "";
     int32_t name = 0;
     switch (what) {
     case MF_TEXT_ID: name = s->id; break;
     case MF_TEXT_TITLE: name = s->title; break;
     case MF_TEXT_METHOD: name = s->method; break;
     case MF_TEXT_DATE: name = s->date; break;
+    case MF_TEXT_SPACE_GROUP: name = s->space_group; break;
     case MF_TEXT_CHAIN: name = s->chains[i].id; break;
     case MF_TEXT_ENTITY: name = s->chains[i].entity; break;
     case MF_TEXT_RESIDUE: name = s->residues[i].name; break;
+    case MF_TEXT_ASYM: name = s->residues[i].asym; break;
+    case MF_TEXT_RESIDUE_ENTITY: name = s->residues[i].entity; break;
     case MF_TEXT_ATOM: name = s->atoms[i].name; break;
     case MF_TEXT_ELEMENT: name = s->atoms[i].element; break;
+    case MF_TEXT_ENTITY_ID: name = s->entities[i].id; break;
+    case MF_TEXT_ENTITY_NAME: name = s->entities[i].description; break;
+    case MF_TEXT_MONOMER: name = s->monomers[i]; break;
+    case MF_TEXT_ASSEMBLY: name = s->assemblies[i].id; break;
+    case MF_TEXT_ASSEMBLY_DETAILS: name = s->assemblies[i].details; break;
+    case MF_TEXT_OLIGOMER: name = s->assemblies[i].oligomer; break;
     default: break;
     }
     return mf__name(&s->names, name);
 }
 
 double mf_structure_resolution(const mf_structure *s) { return s->resolution; }
+
+int mf_structure_cell(double *cell, const mf_structure *s) {
+    memcpy(cell, s->cell, sizeof s->cell);
+    return s->cell[0] > 0;
+}
 
 static mf_status check_index(const char *what, int64_t i, int64_t count) {
     if (i >= 0 && i < count) return MF_OK;
@@ -139,7 +167,53 @@ mf_status mf_structure_atom(const mf_structure *s, int64_t i, mf_atom_info *out)
     memset(out, 0, sizeof *out);
     MF_TRY(check_index("atom", i, s->n_atoms));
     const mf__atom *a = &s->atoms[i];
-    *out = (mf_atom_info){a->x, a->y, a->z, a->occupancy, a->b, a->altloc, a->serial};
+    *out = (mf_atom_info){a->x, a->y, a->z, a->occupancy, a->b, a->altloc, a->serial, a->charge};
+    return MF_OK;
+}
+
+mf_status mf_structure_entity(const mf_structure *s, int64_t i, mf_entity_info *out) {
+    memset(out, 0, sizeof *out);
+    MF_TRY(check_index("entity", i, s->n_entities));
+    const mf__entity *e = &s->entities[i];
+    *out = (mf_entity_info){e->first_monomer, e->monomers, e->kind, e->polymer};
+    return MF_OK;
+}
+
+mf_status mf_structure_assembly(const mf_structure *s, int64_t i, int *oligomeric_count) {
+    *oligomeric_count = 0;
+    MF_TRY(check_index("assembly", i, s->n_assemblies));
+    *oligomeric_count = s->assemblies[i].count;
+    return MF_OK;
+}
+
+mf_status mf__find_entity(mf__entity **out, mf_structure *s, const char *id, int64_t bytes) {
+    int32_t name;
+    MF_TRY(mf__names_add(&s->names, &name, id, bytes));
+    for (int64_t i = s->n_entities - 1; i >= 0; i--) {    /* sequences come an entity after the other: the last is asked for most */
+        *out = &s->entities[i];
+        if ((*out)->id == name) return MF_OK;
+    }
+    MF_TRY(mf__reserve((void **)&s->entities, s->n_entities, &s->entity_room, sizeof *s->entities));
+    *out = &s->entities[s->n_entities++];
+    **out = (mf__entity){.id = name, .first_monomer = s->n_monomers};
+    return MF_OK;
+}
+
+mf_status mf__add_monomer(mf_structure *s, mf__entity *entity, const char *name, int64_t bytes) {
+    if (entity->monomers == 0) entity->first_monomer = s->n_monomers;
+    MF_TRY(mf__reserve((void **)&s->monomers, s->n_monomers, &s->monomer_room, sizeof *s->monomers));
+    MF_TRY(mf__names_add(&s->names, &s->monomers[s->n_monomers], name, bytes));
+    s->n_monomers++;
+    entity->monomers++;
+    return MF_OK;
+}
+
+mf_status mf__add_assembly(mf__assembly **out, mf_structure *s, const char *id, int64_t bytes) {
+    MF_TRY(mf__reserve((void **)&s->assemblies, s->n_assemblies, &s->assembly_room, sizeof *s->assemblies));
+    *out = &s->assemblies[s->n_assemblies];
+    **out = (mf__assembly){0};
+    MF_TRY(mf__names_add(&s->names, &(*out)->id, id, bytes));
+    s->n_assemblies++;
     return MF_OK;
 }
 

@@ -27,20 +27,41 @@
 local ffi = require "ffi"
 local binding = require "moonfold.ffi"
 local fail = require "moonfold.fail"
+local options = require "moonfold.options"
 
 local C = binding.C
 local M = {}
 local Structure = {}
 
 local POLYMERS = { [0] = "none", "protein", "rna", "dna" }
-local FORMATS = { auto = 0, pdb = 1, mmcif = 2 }
+local FORMATS = { auto = 0, pdb = 1, mmcif = 2, bcif = 3 }
+local ALTLOCS = { best = 0, all = 1 }
 
 local check = binding.check -- raises the library's text at the user's line
 
 local function format_code(format)
   local code = FORMATS[format or "auto"]
-  if not code then fail("structure: unknown format '%s' (known: auto, mmcif, pdb)", tostring(format)) end
+  if not code then fail("structure: unknown format '%s' (known: auto, bcif, mmcif, pdb)", tostring(format)) end
   return code
+end
+
+local READ = { format = "auto", altlocs = "best", models = 0, max_bytes = 0, offset = 0, bytes = 0 }
+
+-- What a caller says of reading, for C: a format, or a table of options.
+local function read_params(o)
+  if type(o) == "string" then o = { format = o } end
+  o = options("structure.read", READ, o or {})
+  local params = ffi.new "mf_read_params"
+  C.mf_read_params_init(params)
+  params.format, params.altlocs = format_code(o.format), ALTLOCS[o.altlocs] or -1
+  if params.altlocs < 0 then fail("structure: unknown altlocs '%s' (known: all, best)", tostring(o.altlocs)) end
+  for _, name in ipairs { "models", "max_bytes", "offset", "bytes" } do
+    if type(o[name]) ~= "number" or o[name] < 0 or o[name] ~= math.floor(o[name]) then
+      fail("structure: %s must be a whole number, not negative, got %s", name, tostring(o[name]))
+    end
+    params[name] = o[name]
+  end
+  return params
 end
 
 --- Takes ownership of a new mf_structure; the one place that attaches the finalizer.
@@ -58,25 +79,27 @@ end
 
 --- Reads a PDB or mmCIF file, plain or gzip.
 -- @tparam string path
--- @tparam[opt="auto"] string format "auto" looks at the content, then at the name; "pdb"; "mmcif"
+-- @tparam[opt] table|string o a format, or `format` ("auto": by content, then by name; "pdb", "mmcif", "bcif"), `altlocs`
+-- ("best": one location an atom; "all"), `models` (only the first so many; 0: all), `max_bytes` of the inflated text
+-- (1 GiB), `offset` and `bytes` of a part of the file
 -- @treturn Structure
 -- @usage local s = structure.read "1abc.pdb.gz"
-function M.read(path, format)
-  local code = format_code(format)
+function M.read(path, o)
+  local params = read_params(o)
   local out = ffi.new "mf_structure *[1]"
-  check(C.mf_structure_read(out, path, code))
+  check(C.mf_structure_read(out, path, params))
   return M.adopt(out[0])
 end
 
 --- Reads a structure from a string that holds the text of a file.
 -- @tparam string text
--- @tparam[opt="auto"] string format
+-- @tparam[opt] table|string o as for `read`
 -- @tparam[opt="text"] string name what error messages call it
 -- @treturn Structure
-function M.parse(text, format, name)
-  local code = format_code(format)
+function M.parse(text, o, name)
+  local params = read_params(o)
   local out = ffi.new "mf_structure *[1]"
-  check(C.mf_structure_parse(out, text, #text, code, name or "text"))
+  check(C.mf_structure_parse(out, text, #text, name or "text", params))
   return M.adopt(out[0])
 end
 
@@ -91,6 +114,14 @@ function methods.counts(s)
   local n = ffi.new "mf_structure_counts"
   C.mf_structure_count(s.handle, n)
   return { models = tonumber(n.models), chains = tonumber(n.chains), residues = tonumber(n.residues), atoms = tonumber(n.atoms) }
+end
+
+--- What the file held, whether it was kept or not.
+-- @treturn table `records`: atoms; `alternates`: those with an alternate location
+function methods.read_counts(s)
+  local n = ffi.new "mf_structure_counts"
+  C.mf_structure_count(s.handle, n)
+  return { records = tonumber(n.records), alternates = tonumber(n.alternates) }
 end
 
 local function text_of(s, what, index) return ffi.string(C.mf_structure_text(s.handle, what, index)) end

@@ -123,12 +123,12 @@ static mf_status build(results *r) {
 
 static mf_status write_pdb(results *r) { (void)r; return mf_structure_write(built, pdb_path, MF_FORMAT_PDB); }
 static mf_status write_mmcif(results *r) { (void)r; return mf_structure_write(built, cif_path, MF_FORMAT_MMCIF); }
-static mf_status read_pdb(results *r) { return mf_structure_read(&r->structure, pdb_path, MF_FORMAT_AUTO); }
-static mf_status read_mmcif(results *r) { return mf_structure_read(&r->structure, cif_path, MF_FORMAT_AUTO); }
+static mf_status read_pdb(results *r) { return mf_structure_read(&r->structure, pdb_path, NULL); }
+static mf_status read_mmcif(results *r) { return mf_structure_read(&r->structure, cif_path, NULL); }
 
 static mf_status parse(results *r) {
     static const char text[] = "ATOM      1  CA  GLY A   1       1.000   2.000   3.000  1.00  0.00           C\nEND\n";
-    return mf_structure_parse(&r->structure, text, sizeof text - 1, MF_FORMAT_AUTO, "text");
+    return mf_structure_parse(&r->structure, text, sizeof text - 1, "text", NULL);
 }
 
 static mf_status dssp(results *r) {
@@ -172,7 +172,7 @@ static mf_status fold(void) {
         {{"C1'", -2.477, -5.402}, {"N1", -1.285, -4.542}, {"C2", -1.472, -3.158}, {"O2", -2.628, -2.709}, {"N3", -0.391, -2.344},
          {"C4", 0.837, -2.868}, {"N4", 1.875, -2.027}, {"C5", 1.056, -4.275}, {"C6", -0.023, -5.068}},
     };
-    mf_status status = mf_structure_read(&folded, "spec/fixtures/1ubq.pdb.gz", MF_FORMAT_AUTO);
+    mf_status status = mf_structure_read(&folded, "spec/fixtures/1ubq.pdb.gz", NULL);
     for (int c = 0; c < 2 && status == MF_OK; c++) {
         status = mf_structure_add_chain(folded, 1, c ? "C" : "B", MF_POLYMER_RNA);
         if (status == MF_OK) status = mf_structure_add_residue(folded, c ? "C" : "G", 1);

@@ -239,7 +239,8 @@ because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf
   mf_op_differentiable mf_op_keeps mf_packing_count mf_packing_total mf_packing_pairs mf_packing_longest mf_packing_offset
   mf_archive_count mf_archive_name mf_archive_info mf_archive_bytes mf_archive_metadata_count mf_archive_metadata_key
   mf_archive_metadata_value mf_structure_count mf_structure_text mf_structure_resolution mf_structure_chain
-  mf_structure_residue mf_structure_atom mf_cuda_count mf_is_deterministic mf_graph_capturing]])
+  mf_structure_residue mf_structure_atom mf_structure_entity mf_structure_assembly mf_structure_cell mf_read_params_init
+  mf_cuda_count mf_is_deterministic mf_graph_capturing]])
 because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_products mf_grad_enable mf_memory_collected
   mf_memory_fail_at
   mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number mf_deterministic]])

@@ -258,7 +258,7 @@ describe("refusing", function()
   it("a folder, an absent file, unknown formats and options", function()
     support.error_matches(function() structure.read(folder) end, "directory")
     support.error_matches(function() structure.read(folder .. "/none.pdb") end, "No such file")
-    support.error_matches(function() structure.read(folder, "xyz") end, "known: auto, mmcif, pdb", true)
+    support.error_matches(function() structure.read(folder, "xyz") end, "known: auto, bcif, mmcif, pdb", true)
     support.error_matches(function() structure.from_atoms { atom = 1 } end, "unknown option 'atom'", true)
   end)
 
