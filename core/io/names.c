@@ -138,24 +138,21 @@ int mf__parse_int(int *out, const char *text, int64_t bytes) {
     return 1;
 }
 
-/* A mantissa of at most 18 digits and a power of ten: exact for the 15 digits that coordinates have. CIF's
- * standard uncertainty, 1.234(5), is passed over. */
-int mf__parse_real(double *out, const char *text, int64_t bytes) {
+/* What the short way does not cover: many digits, exponents, and CIF's standard uncertainty, 1.234(5), which is passed over.
+ * The digits are handed to strtod without a point, so that no locale has a say; past 800 of them none can matter. */
+static int parse_long_real(double *out, const char *text, int64_t bytes, int negative) {
+    enum { DIGITS = 800 };
+    char digits[DIGITS + 16];
     const char *p = text, *end = text + bytes;
-    int negative = 0, digits = 0, exponent = 0, any = 0;
-    int64_t mantissa = 0;
-    if (p < end && (*p == '-' || *p == '+')) negative = *p++ == '-';
+    int n = 0, any = 0, exponent = 0;
     for (int point = 0; p < end; p++) {
         if (*p == '.' && !point) { point = 1; continue; }
         if (*p < '0' || *p > '9') break;
         any = 1;
-        if (digits < 18) {
-            mantissa = 10 * mantissa + (*p - '0');
-            if (mantissa) digits++;
-            exponent -= point;
-        } else if (!point) {
-            exponent++;
-        }
+        int kept = n < DIGITS && (n > 0 || *p != '0');
+        if (kept) digits[n++] = *p;
+        if (kept || n == 0) exponent -= point;
+        else exponent += !point;
     }
     if (!any) return 0;
     if (p < end && (*p == 'e' || *p == 'E')) {
@@ -173,13 +170,35 @@ int mf__parse_real(double *out, const char *text, int64_t bytes) {
         p = end;
     }
     if (p != end) return 0;
-    static const double tens[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    double value = (double)mantissa;
-    if (exponent < 0 && exponent >= -22) value /= tens[-exponent];
-    else if (exponent > 0 && exponent <= 22) value *= tens[exponent];
-    else if (exponent != 0 && mantissa != 0) value = (double)((long double)mantissa * powl(10.0L, exponent));
+    double value = 0;
+    if (n > 0) {
+        snprintf(digits + n, 16, "e%d", exponent);
+        value = strtod(digits, NULL);
+    }
     *out = negative ? -value : value;
     return isfinite(value);
+}
+
+/* Up to 15 digits and a point: both the digits and the power of ten are exact doubles, so their quotient is the nearest. */
+int mf__parse_real(double *out, const char *text, int64_t bytes) {
+    static const double tens[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+    const char *p = text, *end = text + bytes;
+    int negative = 0;
+    uint64_t digits = 0;
+    if (p < end && (*p == '-' || *p == '+')) negative = *p++ == '-';
+    const char *begin = p;
+    while (p < end && *p >= '0' && *p <= '9') digits = 10 * digits + (uint64_t)(*p++ - '0');
+    int64_t count = p - begin, places = 0;
+    if (p < end && *p == '.') {
+        const char *point = p++;
+        while (p < end && *p >= '0' && *p <= '9') digits = 10 * digits + (uint64_t)(*p++ - '0');
+        places = p - point - 1;
+    }
+    count += places;
+    if (p != end || count == 0 || count > 15) return parse_long_real(out, begin, end - begin, negative);
+    double value = (double)digits / tens[places];
+    *out = negative ? -value : value;
+    return 1;
 }
 
 int mf__format_fixed(char *text, double value, int decimals, int width) {
