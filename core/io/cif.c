@@ -557,18 +557,12 @@ int64_t mf__cif_line(const mf__cif *c, const mf_cif_cell *cell) {
 
 /* ---- opening ---- */
 
-/* A map of MessagePack begins BinaryCIF; no text begins with such a byte. */
-static int is_binary(const mf__window *w) {
-    unsigned char first = (unsigned char)*w->begin;
-    return (first & 0xf0) == 0x80 || first == 0xde || first == 0xdf;
-}
-
 static mf_status begin(mf__cif *c) {
     mf__window *w = &c->window;
     int64_t moved;
     while (!w->last && w->end - w->begin < 3) MF_TRY(mf__window_more(w, w->begin, &moved, c->what, 1));
     c->at = w->begin;
-    if (is_binary(w)) {
+    if (mf__cif_is_binary(w->begin)) {
         w->bound = mf__source_limit(w->source);
         while (!w->last) MF_TRY(mf__window_more(w, w->begin, &moved, c->what, 1));
         return mf__bcif_open(&c->binary, w->begin, w->end - w->begin, mf__source_name(w->source), mf__source_limit(w->source), c->what);

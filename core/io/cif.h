@@ -32,6 +32,11 @@ mf_status mf__cif_next(mf__cif_event *event, mf__cif *cif);
  * without a column are MF__CIF_ABSENT. With a count of 0 the rows are passed over and not seen. */
 mf_status mf__cif_choose(mf__cif *cif, const int *slots, int count);
 void mf__cif_close(mf__cif *cif);
+/* A map of MessagePack begins BinaryCIF; no text begins with such a byte. */
+static inline int mf__cif_is_binary(const char *data) {
+    const unsigned char first = (unsigned char)*data;
+    return (first & 0xf0) == 0x80 || first == 0xde || first == 0xdf;
+}
 
 /* The line of a cell of the row that came last (BinaryCIF: the number of the row). */
 int64_t mf__cif_line(const mf__cif *cif, const mf_cif_cell *cell);

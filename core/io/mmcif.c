@@ -14,7 +14,7 @@
 
 enum {
     A_GROUP, A_ID, A_SYMBOL, A_NAME, A_ALT, A_COMP, A_ASYM, A_ENTITY, A_SEQ, A_INS, A_X, A_Y, A_Z, A_OCC, A_B,
-    A_AUTH_SEQ, A_AUTH_COMP, A_AUTH_ASYM, A_AUTH_ATOM, A_MODEL, CELLS
+    A_AUTH_SEQ, A_AUTH_COMP, A_AUTH_ASYM, A_AUTH_ATOM, A_MODEL, A_CHARGE, CELLS
 };
 enum { CACHED = 1024 };
 
@@ -49,13 +49,7 @@ static uint64_t pack(const mf__span *t) {
     return t->bytes == 0 ? 0 : key << (64 - 8 * t->bytes);    /* little-endian: the last character is on top */
 }
 
-static mf_status add_name(const mf__mmcif *m, int32_t *out, const mf_cif_cell *cell) {
-    char room[32];
-    mf__span t = mf__cell_text(cell, room);
-    return mf__names_add(&m->rows->s->names, out, t.at, t.bytes);
-}
-
-/* The same for a column of atoms, whose texts repeat. */
+/* A name of a column of atoms, whose texts repeat. */
 static mf_status name_of(mf__mmcif *m, int32_t *out, const mf_cif_cell *cell, int column) {
     char room[32] = "";
     mf__span t = mf__cell_text(cell, room);
@@ -109,12 +103,18 @@ static void one_line(char *text, size_t room, const mf_cif_cell *cell) {
     text[used] = '\0';
 }
 
+static mf_status add_line(const mf__mmcif *m, int32_t *out, const mf_cif_cell *cell) {
+    char text[1024];
+    one_line(text, sizeof text, cell);
+    return mf__names_add(&m->rows->s->names, out, text, (int64_t)strlen(text));
+}
+
 /* ---- atoms ---- */
 
 static const char *const atom_items[] = {
     "group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_entity_id", "label_seq_id",
     "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id", "auth_comp_id",
-    "auth_asym_id", "auth_atom_id", "pdbx_PDB_model_num", NULL
+    "auth_asym_id", "auth_atom_id", "pdbx_PDB_model_num", "pdbx_formal_charge", NULL
 };
 
 static mf_status find_model(mf__mmcif *m, int32_t *out, const mf_cif_cell *cell) {
@@ -173,6 +173,7 @@ static mf_status read_atom(mf__mmcif *m, const mf_cif_cell *cells) {
     MF_TRY(name_of(m, &row->residue, either(cells, A_COMP, A_AUTH_COMP), A_COMP));
     MF_TRY(name_of(m, &row->chain, either(cells, A_AUTH_ASYM, A_ASYM), A_AUTH_ASYM));
     MF_TRY(name_of(m, &row->entity, &cells[A_ENTITY], A_ENTITY));
+    row->asym = m->asym;
     MF_TRY(name_of(m, &row->asym, &cells[A_ASYM], A_ASYM));
     row->model = m->model;
     row->hetero = is_text(&cells[A_GROUP], "HETATM") != 0;
@@ -186,17 +187,20 @@ static mf_status read_atom(mf__mmcif *m, const mf_cif_cell *cells) {
     row->atom.occupancy = 1;
     MF_TRY(optional_real(m, &row->atom.occupancy, &cells[A_OCC], A_OCC));
     MF_TRY(optional_real(m, &row->atom.b, &cells[A_B], A_B));
+    int charge = 0;
+    MF_TRY(optional_int(m, &charge, &cells[A_CHARGE], A_CHARGE));
+    if (charge < -99 || charge > 99) return bad_cell(m, &cells[A_CHARGE], atom_items[A_CHARGE], "is no charge of an atom");
+    row->atom.charge = (signed char)charge;
     return find_element(m, row, cells);
 }
 
-/* Whether the row belongs to the run; the first one begins it. */
+/* The row's model and asym; *same: they are those of the run, which the first row begins. */
 static mf_status same_run(mf__mmcif *m, int *same, const mf_cif_cell *cells, int first) {
     int32_t model, asym;
     MF_TRY(find_model(m, &model, &cells[A_MODEL]));
     MF_TRY(name_of(m, &asym, either(cells, A_ASYM, A_AUTH_ASYM), A_ASYM));
     *same = first || (model == m->model && asym == m->asym);
-    if (first) m->asym = asym;
-    if (*same) m->model = model;
+    if (*same) m->model = model, m->asym = asym;
     return MF_OK;
 }
 
@@ -225,17 +229,75 @@ static mf_status read_refine(mf__mmcif *m, const mf_cif_cell *cells) { return ta
 static mf_status read_em(mf__mmcif *m, const mf_cif_cell *cells) { return take_resolution(&m->em, cells); }
 static mf_status read_reflns(mf__mmcif *m, const mf_cif_cell *cells) { return take_resolution(&m->reflns, cells); }
 
+static mf_status find_entity(const mf__mmcif *m, mf__entity **out, const mf_cif_cell *id) {
+    char room[32];
+    mf__span t = mf__cell_text(id, room);
+    return mf__find_entity(out, m->rows->s, t.at, t.bytes);
+}
+
+static mf_status read_entity(mf__mmcif *m, const mf_cif_cell *cells) {
+    static const struct { const char *type; int kind; } types[] = {
+        {"polymer", MF_ENTITY_POLYMER}, {"non-polymer", MF_ENTITY_NONPOLYMER}, {"branched", MF_ENTITY_BRANCHED},
+        {"water", MF_ENTITY_WATER}, {"macrolide", MF_ENTITY_MACROLIDE},
+    };
+    mf__entity *entity;
+    MF_TRY(find_entity(m, &entity, &cells[0]));
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (is_text(&cells[1], types[i].type)) entity->kind = types[i].kind;
+    return add_line(m, &entity->description, &cells[2]);
+}
+
 static mf_status read_entity_poly(mf__mmcif *m, const mf_cif_cell *cells) {
     static const struct { const char *type; int polymer; } types[] = {
         {"polypeptide(L)", MF_POLYMER_PROTEIN}, {"polypeptide(D)", MF_POLYMER_PROTEIN}, {"cyclic-pseudo-peptide", MF_POLYMER_PROTEIN},
         {"polyribonucleotide", MF_POLYMER_RNA}, {"polydeoxyribonucleotide", MF_POLYMER_DNA},
     };
     if (!mf__cell_has(&cells[0])) return MF_OK;
-    int32_t entity;
-    MF_TRY(add_name(m, &entity, &cells[0]));
+    mf__entity *entity;
+    MF_TRY(find_entity(m, &entity, &cells[0]));
+    entity->kind = MF_ENTITY_POLYMER;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (is_text(&cells[1], types[i].type)) return mf__rows_add_polymer(m->rows, entity, types[i].polymer);
+        if (is_text(&cells[1], types[i].type)) entity->polymer = types[i].polymer;
+    return entity->polymer == MF_POLYMER_NONE ? MF_OK : mf__rows_add_polymer(m->rows, entity->id, entity->polymer);
+}
+
+/* Of the monomers of one number (microheterogeneity) the first stands in the sequence. */
+static mf_status read_monomer(mf__mmcif *m, const mf_cif_cell *cells) {
+    mf_structure *s = m->rows->s;
+    mf__entity *entity;
+    char room[32];
+    int number;
+    MF_TRY(find_entity(m, &entity, &cells[0]));
+    if (!mf__cell_int(&number, &cells[1])) return bad_cell(m, &cells[1], "_entity_poly_seq.num", "is not a whole number");
+    if (number >= 1 && number <= entity->monomers) return MF_OK;
+    if (number != entity->monomers + 1 || (number > 1 && entity->first_monomer + entity->monomers != s->n_monomers))
+        return bad_cell(m, &cells[1], "_entity_poly_seq.num", "is not the next of its entity");
+    mf__span t = mf__cell_text(&cells[2], room);
+    return mf__add_monomer(s, entity, t.at, t.bytes);
+}
+
+static mf_status read_assembly(mf__mmcif *m, const mf_cif_cell *cells) {
+    mf__assembly *assembly;
+    char room[32];
+    mf__span id = mf__cell_text(&cells[0], room);
+    MF_TRY(mf__add_assembly(&assembly, m->rows->s, id.at, id.bytes));
+    MF_TRY(add_line(m, &assembly->details, &cells[1]));
+    MF_TRY(add_line(m, &assembly->oligomer, &cells[2]));
+    if (!mf__cell_int(&assembly->count, &cells[3])) assembly->count = 0;
     return MF_OK;
+}
+
+/* Where one of the six is absent there is no cell. */
+static mf_status read_cell(mf__mmcif *m, const mf_cif_cell *cells) {
+    double cell[6];
+    int known = 0;
+    for (int i = 0; i < 6; i++) known += mf__cell_real(&cell[i], &cells[i]);
+    if (known == 6) memcpy(m->rows->s->cell, cell, sizeof cell);
+    return MF_OK;
+}
+
+static mf_status read_space_group(mf__mmcif *m, const mf_cif_cell *cells) {
+    return mf__cell_has(&cells[0]) ? add_line(m, &m->rows->s->space_group, &cells[0]) : MF_OK;
 }
 
 static mf_status read_modified(mf__mmcif *m, const mf_cif_cell *cells) {
@@ -258,7 +320,13 @@ static const struct category {
     {"_refine", ITEMS("ls_d_res_high"), read_refine},
     {"_em_3d_reconstruction", ITEMS("resolution"), read_em},
     {"_reflns", ITEMS("d_resolution_high"), read_reflns},
+    {"_entity", ITEMS("id", "type", "pdbx_description"), read_entity},
     {"_entity_poly", ITEMS("entity_id", "type"), read_entity_poly},
+    {"_entity_poly_seq", ITEMS("entity_id", "num", "mon_id"), read_monomer},
+    {"_pdbx_struct_assembly", ITEMS("id", "details", "oligomeric_details", "oligomeric_count"), read_assembly},
+    {"_cell", ITEMS("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"), read_cell},
+    {"_symmetry", ITEMS("space_group_name_H-M"), read_space_group},
+    {"_space_group", ITEMS("name_H-M_alt"), read_space_group},
     {"_pdbx_struct_mod_residue", ITEMS("label_comp_id", "parent_comp_id"), read_modified},
 };
 
@@ -378,7 +446,7 @@ mf_status mf__read_mmcif(mf__rows *rows, const char *text, int64_t bytes) {
     mf__source *source;
     mf__mmcif *m = NULL;
     int64_t got;
-    MF_TRY(mf__source_memory(&source, text, bytes, rows->path, INT64_MAX));
+    MF_TRY(mf__source_memory(&source, text, bytes, rows->path, bytes > (int64_t)1 << 30 ? bytes : (int64_t)1 << 30));
     mf_status status = mf__mmcif_open(&m, source);
     if (status == MF_OK) status = mf__mmcif_rows(&got, m, rows, 1);
     mf__mmcif_close(m);

@@ -1,6 +1,6 @@
 /* read.c: which format a text is in, and reading it. */
+#include "cif.h"
 #include "structure.h"
-#include "source.h"
 #include "write.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@ int mf__format_of_name(const char *path) {
     char name[4096];
     snprintf(name, sizeof name, "%s", path);
     if (ends_with(name, ".gz")) name[strlen(name) - 3] = '\0';
+    if (ends_with(name, ".bcif")) return MF_FORMAT_BCIF;
     if (ends_with(name, ".cif") || ends_with(name, ".mmcif")) return MF_FORMAT_MMCIF;
     if (ends_with(name, ".pdb") || ends_with(name, ".ent") || ends_with(name, ".pdb1")) return MF_FORMAT_PDB;
     return MF_FORMAT_AUTO;
@@ -47,7 +48,8 @@ static int format_of_content(const char *text) {
 static mf_status parse(mf__rows *rows, const char *text, int64_t bytes, int format) {
     const char *path = rows->path;
     if (bytes == 0) return mf__fail(MF_EFORMAT, "structure.read: '%s': the file is empty", path);
-    const char *zero = memchr(text, 0, (size_t)bytes);
+    if (format == MF_FORMAT_AUTO && mf__cif_is_binary(text)) format = MF_FORMAT_BCIF;
+    const char *zero = format == MF_FORMAT_BCIF ? NULL : memchr(text, 0, (size_t)bytes);
     if (zero) {
         int64_t line = 1;
         for (const char *p = text; p < zero; p++) line += *p == '\n';
@@ -58,7 +60,6 @@ static mf_status parse(mf__rows *rows, const char *text, int64_t bytes, int form
     if (text[strspn(text, " \t\r\n")] == '\0') return mf__fail(MF_EFORMAT, "structure.read: '%s': the file is blank", path);
     if (format == MF_FORMAT_AUTO) format = format_of_content(text);
     if (format == MF_FORMAT_AUTO) format = mf__format_of_name(path);
-    if (format == MF_FORMAT_BCIF) return mf__fail(MF_ESUPPORT, "structure.read: '%s': BinaryCIF cannot be read yet", path);
     if (format == MF_FORMAT_AUTO) return mf__fail(MF_EFORMAT, "structure.read: '%s': neither PDB nor mmCIF by content or name", path);
     MF_TRY(format == MF_FORMAT_PDB ? mf__read_pdb(rows, text, bytes) : mf__read_mmcif(rows, text, bytes));
     if (rows->count == 0)

@@ -200,6 +200,7 @@ mf_status mf_structure_write(const mf_structure *s, const char *path, int format
     if (format < MF_FORMAT_AUTO || format > MF_FORMAT_MMCIF) return mf__fail(MF_EVALUE, "structure.write: unknown format %d", format);
     if (s->n_atoms == 0) return mf__fail(MF_EVALUE, "structure.write: '%s': the structure has no atoms", path);
     if (format == MF_FORMAT_AUTO) format = mf__format_of_name(path);
+    if (format == MF_FORMAT_BCIF) return mf__fail(MF_ESUPPORT, "structure.write: '%s': BinaryCIF cannot be written; .cif or .cif.gz can", path);
     if (format == MF_FORMAT_AUTO) format = fits_pdb(s) ? MF_FORMAT_PDB : MF_FORMAT_MMCIF;
     mf__writer *w;
     MF_TRY(mf__writer_open(&w, path));
