@@ -5,6 +5,7 @@
 local mf = require "moonfold"
 local F = require "moonfold.ffi"
 local show = require "moonfold.repl.show"
+local words = require "moonfold.words"
 local completion = require "moonfold.repl.complete"
 
 local M = {}
@@ -154,7 +155,7 @@ function M.run(terminal)
             local before = terminal.seconds()
             if not evaluate(chunk, environment, text:match(";%s*$") ~= nil) then failed = true end
             if input_terminal and output_terminal then
-              local note = ("%.3f s  peak %s"):format(terminal.seconds() - before, show.bytes(peak()))
+              local note = ("%.3f s  peak %s"):format(terminal.seconds() - before, words.bytes(peak()))
               print(("\27[90m%s%s\27[0m"):format((" "):rep(terminal.columns() - #note - 1), note))
             end
           else

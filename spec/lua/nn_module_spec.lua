@@ -130,7 +130,11 @@ describe("a module", function()
     assert.matches("trunk: table", text, 1, true)
     assert.matches("ipa_1: ipa 16, 2 heads of 4, 2 + 3 points, rank 2", text, 1, true)
     assert.matches("0: transformer_layer", text, 1, true)
-    assert.equal("1,234,567", (nn.linear { input = 1, output = 1234567, bias = false }:summary():match "[%d,]+$"))
+    assert.equal("linear 1 -> 1234567  1,234,567 (4.7 MiB)", nn.linear { input = 1, output = 1234567, bias = false }:summary())
+    local frozen = small()
+    frozen:freeze "^edge_embedder%."
+    local idle = frozen.edge_embedder:count()
+    assert.matches(("^flash_ipa [^\n]+, %d not trained%%)\n"):format(idle), (frozen:summary():gsub("(%d),(%d)", "%1%2")))
     assert.equal(1, select(2, small():summary(0):gsub("[^\n]+", "")))
   end)
 

@@ -19,6 +19,7 @@ local fail = require "moonfold.fail"
 local options = require "moonfold.options"
 local types = require "moonfold.types"
 local tree = require "moonfold.nn.tree"
+local words = require "moonfold.words"
 
 -- Not compiled: a trace keeps the closures it has met, and those below hold lists of a model's tensors.
 jit.off(true, true)
@@ -241,24 +242,31 @@ function Module:eval() return set_training(self, false) end
 
 -- ---- printing -----------------------------------------------------------------------------------------------
 
-local function thousands(n)
-  local s = tostring(n)
-  repeat
-    local count
-    s, count = s:gsub("^(%d+)(%d%d%d)", "%1,%2")
-  until count == 0
-  return s
-end
-
 local function describe(t)
   local class = rawget(t, "_class") or "table"
   local detail = M.is_module(t) and t.describe and t:describe()
   return detail and class .. " " .. detail or class
 end
 
-local function lines(t, key, depth, limit, out)
+local function bytes_of(t)
+  local total, seen = 0, {}
+  tree.walk(t, function(_, x)
+    if not seen[x:id()] then total = total + x:nbytes() end
+    seen[x:id()] = true
+  end)
+  return total
+end
+
+-- How many numbers, in how many bytes, and how many of them are not trained.
+local function size_of(t)
   local count = Module.count(t)
-  out[#out + 1] = ("%s%s%s  %s"):format(("  "):rep(depth), key and key .. ": " or "", describe(t), thousands(count))
+  local idle = count - Module.count(t, true)
+  return ("%s (%s%s)"):format(words.thousands(count), words.bytes(bytes_of(t)),
+    idle > 0 and (", %s not trained"):format(words.thousands(idle)) or "")
+end
+
+local function lines(t, key, depth, limit, out)
+  out[#out + 1] = ("%s%s%s  %s"):format(("  "):rep(depth), key and key .. ": " or "", describe(t), size_of(t))
   if depth >= limit then return end
   for _, k in ipairs(tree.keys(t)) do
     local child = rawget(t, k)
@@ -271,7 +279,7 @@ local function lines(t, key, depth, limit, out)
   end
 end
 
---- The tree of layers with their sizes, a line each.
+--- The tree of layers with their sizes, a line each: parameters, bytes, and how many of them take no gradients.
 -- @tparam[opt] number depth how deep to go, all the way by default
 -- @treturn string
 -- @usage print(model:summary(2))

@@ -1,6 +1,7 @@
 --- How the prompt prints values: tensors with their edges, tables two levels deep.
 -- @module moonfold.repl.show
 local F = require "moonfold.ffi"
+local words = require "moonfold.words"
 
 local M = {}
 
@@ -53,18 +54,6 @@ function M.text(value)
   return short(value, 0, {})
 end
 
---- Bytes in words: "12.5 MiB".
--- @tparam number bytes
--- @treturn string
-function M.bytes(bytes)
-  if bytes < 1024 then return ("%d B"):format(bytes) end
-  for _, unit in ipairs { "KiB", "MiB", "GiB" } do
-    bytes = bytes / 1024
-    if bytes < 1024 then return ("%.1f %s"):format(bytes, unit) end
-  end
-  return ("%.1f TiB"):format(bytes / 1024)
-end
-
 -- What `who` says of one variable: shape, element type, bytes.
 local function describe(value)
   if F.is_tensor(value) then
@@ -102,7 +91,7 @@ function M.who(variables)
   table.sort(names)
   for _, name in ipairs(names) do
     local kind, shape, dtype, bytes = describe(variables[name])
-    local row = { name, kind, shape, dtype, bytes and M.bytes(bytes) or "" }
+    local row = { name, kind, shape, dtype, bytes and words.bytes(bytes) or "" }
     for i = 1, 4 do widths[i] = math.max(widths[i], #row[i]) end
     rows[#rows + 1] = row
   end
