@@ -186,6 +186,7 @@ local function corrupt(self, batch, rng)
   return {
     t = t, times = times, translations = x, rotations = r, packing = packing, mask = batch.mask,
     fixed = batch.fixed, index = batch.index, aatype = batch.aatype, chain = batch.chain,
+    torsions = batch.fixed and torsions or nil,      -- of a motif they are known; a model may read those
     loss_mask = loss_mask or full, examples = batch.examples, seed = batch.seed, step = batch.step,
     targets = {
       translations = data, rotations = data_rotations, torsions = torsions, torsion_mask = torsion_mask,

@@ -13,6 +13,7 @@ local torsion_angles = require "moonfold.nn.torsion_angles"
 local torsion_head = require "moonfold.nn.torsion_head"
 local flash_ipa = require "moonfold.models.flash_ipa"
 local names = require "moonfold.models.names"
+local plan = require "moonfold.models.plan"
 
 local own = { position = 128, time = 128, time_scale = 2056, torsions = "none" }
 
@@ -48,6 +49,7 @@ local function forward(self, noisy)
 end
 
 local define = module.define("denoiser", defaults, build, forward, {
+  plan = plan,
   describe = function(self) return ("torsions %s"):format(self._options.torsions) end,
 })
 

@@ -1,6 +1,7 @@
 --- The option names of the public code, translated to ours.
 -- @module moonfold.models.names
 local fail = require "moonfold.fail"
+local options = require "moonfold.options"
 
 local M = {}
 
@@ -10,7 +11,8 @@ M.ours = {
   no_heads = "heads", no_qk_points = "query_points", no_v_points = "value_points", z_factor_rank = "rank",
   seq_tfmr_num_heads = "transformer_heads", seq_tfmr_num_layers = "transformer_layers", num_blocks = "blocks",
   feat_dim = "feat", num_bins = "bins", k = "neighbours", attn_dtype = "precision",
-  c_pos_emb = "position", c_timestep_emb = "time",
+  c_pos_emb = "position", c_timestep_emb = "time", index_embed_size = "position", c_skip = "skip",
+  embed_self_conditioning = "self_condition",
 }
 
 --- A table of options with every peer's name replaced by ours.
@@ -19,13 +21,13 @@ M.ours = {
 -- @treturn ?table
 function M.translate(name, o)
   if type(o) ~= "table" then return o end
-  local out = {}
-  for key, value in pairs(o) do
+  local out, written = {}, {}
+  for _, key in ipairs(options.sorted_keys(o)) do
     local ours = M.ours[key] or key
-    if out[ours] ~= nil and out[ours] ~= value then
-      fail("%s: options '%s' and '%s' are two names of one thing", name, key, ours)
+    if out[ours] ~= nil and out[ours] ~= o[key] then
+      fail("%s: options '%s' and '%s' are two names of one thing", name, written[ours], key)
     end
-    out[ours] = value
+    out[ours], written[ours] = o[key], key
   end
   return out
 end

@@ -8,7 +8,8 @@
 --     flash_2d_factorize_bias   z (N, 2, r, edge)        the dense z, compressed by `nn.factorizer`
 --
 -- kappa lists, for the k nearest neighbours, the one-hot distance D and the embedding of the neighbour's position: its memory
--- is linear in the length. Translations are in angstrom here. E counts positions from 0 in each sequence.
+-- is linear in the length. Translations are in angstrom here. E counts positions from 0 in each sequence, or reads the
+-- residue's `index` where the caller gives one.
 -- compat: masked residues count as neighbours, as in the public code; by default they do not.
 -- @module moonfold.nn.edge_embedder
 local mf = require "moonfold"
@@ -50,9 +51,9 @@ local function build(self, o)
 end
 
 -- Distances and positions of the nearest neighbours through a linear layer: (N, 2, r, bins).
-local function kappa(x, layer, mask, o, packing)
-  local near = { k = o.neighbours, feat = o.feat, bins = o.bins }
-  return features.neighbour_linear(x, layer, mask, near, packing):reshape(x:size(1), 2, o.rank, o.bins)
+local function kappa(x, layer, mask, o, inputs)
+  local near = { k = o.neighbours, feat = o.feat, bins = o.bins, lo = o.min_bin, hi = o.max_bin }
+  return features.neighbour_linear(x, layer, mask, near, inputs.packing, inputs.index):reshape(x:size(1), 2, o.rank, o.bins)
 end
 
 local function factors(self, inputs, trans_sc)
@@ -60,12 +61,12 @@ local function factors(self, inputs, trans_sc)
   local n, r, F = inputs.s:size(1), o.rank, o.feat
   -- nil: everybody counts as a neighbour.
   local mask = not o.compat and mask_of.bool(inputs.mask) or nil
-  local position = features.index(packing:position(inputs.s:device()), F):to(inputs.s:dtype())
+  local position = features.index(inputs.index or packing:position(inputs.s:device()), F):to(inputs.s:dtype())
   return self.edge_embedder(mf.cat({
     self.linear_s_p(inputs.s):reshape(n, 2, r, F),
     self.linear_relpos(position):reshape(n, 2, r, 2 * F),
-    kappa(inputs.translations:detach(), self.linear_t_distogram, mask, o, packing),
-    kappa(trans_sc, self.linear_sc_distogram, mask, o, packing),
+    kappa(inputs.translations:detach(), self.linear_t_distogram, mask, o, inputs),
+    kappa(trans_sc, self.linear_sc_distogram, mask, o, inputs),
   }, 4))
 end
 
@@ -73,12 +74,13 @@ local function dense(self, inputs, trans_sc)
   local o, packing, device = self._options, inputs.packing, inputs.s:device()
   local row, column = packing:pair_row(device), packing:pair_column(device)
   local n = self.linear_s_p(inputs.s)
-  local offset = packing:pair_offset(device)      -- j - i
+  local offset = features.pair_offsets(inputs.index, packing, device)
+  local edges = { bins = o.bins, lo = o.min_bin, hi = o.max_bin }
   local z = self.edge_embedder(mf.cat({
     n:index_select(1, row), n:index_select(1, column),
-    self.linear_relpos(features.index(offset * -1, o.feat):to(inputs.s:dtype())),
-    features.pair_distances(inputs.translations:detach(), o, packing),
-    features.pair_distances(trans_sc, o, packing),
+    self.linear_relpos(features.index(offset, o.feat):to(inputs.s:dtype())),
+    features.pair_distances(inputs.translations:detach(), edges, packing),
+    features.pair_distances(trans_sc, edges, packing),
   }, 2))
   return mask_of.apply(z, mask_of.pairs(inputs.mask, packing))
 end
@@ -102,13 +104,14 @@ local function forward(self, inputs)
   return kind == "factorized" and self.factorizer(z, inputs.packing) or z
 end
 
---- The edge embedder; called with `{ s, translations, packing, trans_sc, mask, edge, edge_mask }` (the last four may be
--- missing; `edge` (P, edge) stands in for the computed pairs in the modes that have dense ones).
+--- The edge embedder; called with `{ s, translations, packing, trans_sc, mask, index, edge, edge_mask }` (the last five may be
+-- missing; `index` int32 (N) stands in for positions, `edge` (P, edge) for the computed pairs in the modes that have dense ones).
 -- @tparam table o `mode` ("flash_1d_bias"), `node` (256), `edge` (128), `feat` (64), `bins` (22), `rank` (2), `neighbours` (10),
---   `max_len` (required to factorize), `compat` (false), `rng`
+--   `min_bin` (1e-3) and `max_bin` (20), the edges of the first and last bin in angstrom, `max_len` (required to factorize),
+--   `compat` (false), `rng`
 -- @usage local embed = nn.edge_embedder { mode = "flash_1d_bias", neighbours = 20 }
 --        local z = embed { s = s, translations = t, packing = packing }
 return module.define("edge_embedder", {
-  mode = "flash_1d_bias", node = 256, edge = 128, feat = 64, bins = 22, rank = 2, neighbours = 10,
+  mode = "flash_1d_bias", node = 256, edge = 128, feat = 64, bins = 22, rank = 2, neighbours = 10, min_bin = 1e-3, max_bin = 20,
   max_len = module.OPTIONAL, compat = false, rng = module.OPTIONAL,
 }, build, forward, { describe = function(self) return self._options.mode end })

@@ -43,6 +43,16 @@ function M.index(index, width, max_len)
   return mf.geometry.index_embedding(index, width, max_len or 2056)
 end
 
+--- The offset i - j of each pair, in residue indices where they are given and in positions otherwise.
+-- @param index int32 tensor (N) or nil
+-- @param packing
+-- @tparam string device
+-- @return an int32 tensor (P)
+function M.pair_offsets(index, packing, device)
+  if not index then return packing:pair_offset(device) * -1 end     -- the packing has j - i
+  return index:index_select(1, packing:pair_row(device)) - index:index_select(1, packing:pair_column(device))
+end
+
 --- One-hot bins of distances in angstrom: bin b is open between two of `bins` edges, even from lo to hi; the last is endless.
 -- @param distance tensor of any shape
 -- @tparam table o `bins`, `lo` (1e-3), `hi` (20)
@@ -70,15 +80,26 @@ function M.neighbours(x, mask, o, packing)
   return mf.cat({ near, where }, 3):reshape(n, -1)
 end
 
+-- Numbers of residues at the places where `neighbours` found positions in the sequence. The first row of each sequence is
+-- summed up on the device: packing:offsets() comes from the host, which a captured graph cannot ask.
+local function of_neighbours(number, position, packing)
+  local lengths = mf.ones(packing:total(), { device = position:device() }):segment_sum(packing)
+  local first = (lengths:cumsum(1) - lengths):segment_expand(packing):to "int32"
+  local rows = position + first:reshape(-1, 1)
+  return number:index_select(1, rows:reshape(-1)):reshape(position:shape())
+end
+
 --- A linear layer over `neighbours` without making them: its gradient goes to the layer only.
 -- @param x (N, 3) positions
 -- @tparam linear layer k (bins + feat) wide
 -- @param mask bool (N) or nil: who may be a neighbour
 -- @tparam table o `k`, `feat`, `bins`, `lo` (1e-3), `hi` (20)
 -- @param packing
+-- @param[opt] number int32 tensor (N): what stands for the neighbour's position
 -- @return a tensor (N, outputs)
-function M.neighbour_linear(x, layer, mask, o, packing)
+function M.neighbour_linear(x, layer, mask, o, packing, number)
   local index, distance = nearest(x, mask, o.k, packing)
+  if number then index = of_neighbours(number, index, packing) end
   return mf.geometry.neighbour_linear(index, distance, layer.weight, layer.bias,
     { bins = o.bins, feat = o.feat, lo = o.lo or 1e-3, hi = o.hi or 20 })
 end

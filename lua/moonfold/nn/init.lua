@@ -12,7 +12,7 @@ local files = {
   edge_embedder = "edge_embedder", factorizer = "factorizer", edge_transition = "edge_transition",
   node_transition = "node_transition", backbone_update = "backbone_update",
   sequence_transformer = "sequence_transformer", torsion_angles = "torsion_angles",
-  torsion_head = "torsion_head", node_embedder = "node_embedder",
+  torsion_head = "torsion_head", node_embedder = "node_embedder", indexed_embedder = "indexed_embedder",
 }
 local activations = { relu = true, gelu = true, silu = true, tanh = true, sigmoid = true, softplus = true }
 

@@ -49,11 +49,11 @@ local layer = module.define("transformer_layer",
     return self.norm2(x, self.linear2(self.linear1(x, "relu")))
   end)
 
--- (N, heads): -inf where a residue is no key; nil without a mask.
-local function key_bias_of(mask, heads, x)
+-- (N, heads): -inf, or the number given, where a residue is masked; nil without a mask.
+local function key_bias_of(mask, heads, x, logit)
   if not mask then return nil end
   return mf.zeros(x:size(1), heads, { dtype = x:dtype(), device = x:device() })
-    :masked_fill(mask_of.bool(mask):logical_not():reshape(-1, 1), -math.huge)
+    :masked_fill(mask_of.bool(mask):logical_not():reshape(-1, 1), logit or -math.huge)
 end
 
 local function forward(self, x, packing, mask, key_bias)
@@ -63,7 +63,8 @@ local function forward(self, x, packing, mask, key_bias)
 end
 
 --- A sequence transformer; called with (x (N, dim), packing, mask or nil). A network with several of them may make the mask's
--- key bias once, `key_bias_of(mask, heads, x)`, and pass it as the fourth argument.
+-- key bias once, `key_bias_of(mask, heads, x)`, and pass it as the fourth argument; `key_bias_of(mask, heads, x, 1)` is what
+-- PyTorch makes of a floating mask of padding: masked residues are keys, with 1 more on their logits.
 -- @tparam table o `dim`, `heads` (4), `layers` (2), `precision` (the global one), `rng`
 -- @usage h = nn.sequence_transformer { dim = 256 }(s, packing)
 local constructor = module.define("sequence_transformer",
