@@ -14,9 +14,9 @@ local o = command.parse(arg, {
   name = "sample", summary = "draws backbones from trained weights.",
   { "weights", "path", command.REQUIRED, "weights.safetensors of a training run" },
   { "out", "path", "samples", "folder of the structures" },
-  { "lengths", "integers", { 100, 150, 200, 250, 300 }, "residues" },
-  { "n", "integer", 8, "samples of each length" },
-  { "steps", "integer", 50, "points of the time grid" },
+  { "lengths", "integers", options.OPTIONAL, "residues; by default those of the weights' preset, or 100,150,200,250,300" },
+  { "n", "integer", options.OPTIONAL, "samples of each length; by default the preset's, or 8" },
+  { "steps", "integer", options.OPTIONAL, "points of the time grid; by default the preset's, or 50" },
   { "seed", "integer", 123, "of the noise" },
   { "trajectory", "boolean", false, "write every step's state and prediction too" },
   { "format", "string", "pdb", "or cif" },
@@ -32,8 +32,10 @@ local o = command.parse(arg, {
 mf.threads(o.threads)
 mf.precision(o.precision)
 o.products = mf.products(o.products or o.device:find "^cuda" and "tf32" or "float32")
-local model, flow = weights.open(o.weights)
+local model, flow, about = weights.open(o.weights)
 model:to(o.device)
+local published = about.sample or { lengths = { 100, 150, 200, 250, 300 }, n = 8, steps = 50 }
+for key, value in pairs(published) do if o[key] == nil then o[key] = value end end
 files.make_folder(o.out)
 command.save(o.out .. "/inference_conf.json", o)
 

@@ -67,25 +67,29 @@ end
 function M.help(program)
   local lines = { ("%s: %s"):format(program.name, program.summary), "", "  key=value options:" }
   for _, row in ipairs(program) do
-    lines[#lines + 1] = ("  %-22s %-9s %-16s %s"):format(row[1], row[2], show(row[3]), row[4])
+    lines[#lines + 1] = ("  %-26s %-9s %-16s %s"):format(row[1], row[2], show(row[3]), row[4])
   end
-  lines[#lines + 1] = ("  %-22s %-9s %-16s %s"):format("config", "path", "",
+  lines[#lines + 1] = ("  %-26s %-9s %-16s %s"):format("config", "path", "",
     "options saved by an earlier run; the command line wins")
   return table.concat(lines, "\n")
 end
 
-local function stop(program, message, ...)
+--- Ends a program that cannot do what it was asked: a line on stderr, status 2.
+-- @tparam table program with its `name`
+-- @tparam string message a format
+-- @param ... its values
+function M.stop(program, message, ...)
   io.stderr:write(program.name, ": ", message:format(...), "\n")
   os.exit(2, true)
 end
 
 local function read_config(program, path)
   local file, reason = io.open(path, "rb")
-  if not file then stop(program, "config: %s", reason) end
+  if not file then M.stop(program, "config: %s", reason) end
   local text = file:read "*a"
   file:close()
   local ok, saved = pcall(json.decode, text)
-  if not ok or type(saved) ~= "table" then stop(program, "config: %s is not a JSON object of options", path) end
+  if not ok or type(saved) ~= "table" then M.stop(program, "config: %s is not a JSON object of options", path) end
   return saved
 end
 
@@ -121,11 +125,11 @@ function M.parse(arguments, program)
     local row = rows[key]
     if not row then
       local near = options.nearest(key, known)
-      stop(program, "%s: unknown option '%s'%s; --help lists them", from, key,
+      M.stop(program, "%s: unknown option '%s'%s; --help lists them", from, key,
         near and (", did you mean '%s'?"):format(near) or "")
     end
     local value = readers[row[2]](text)
-    if value == nil then stop(program, "%s: %s=%s is not %s", from, key, text, wanted[row[2]]) end
+    if value == nil then M.stop(program, "%s: %s=%s is not %s", from, key, text, wanted[row[2]]) end
     given[key] = value
   end
   for _, word in ipairs(arguments) do
@@ -140,14 +144,14 @@ function M.parse(arguments, program)
   end
   for _, word in ipairs(arguments) do
     local key, text = word:match "^([%w_.]+)=(.*)$"
-    if not key then stop(program, "'%s' is not key=value; --help lists the options", word) end
+    if not key then M.stop(program, "'%s' is not key=value; --help lists the options", word) end
     if key ~= "config" then take(key, text, "command line") end
   end
   local o = {}
   for _, row in ipairs(program) do
     local value = given[row[1]]
     if value == nil and row[3] == options.REQUIRED then
-      stop(program, "%s is required (%s); --help lists the options", row[1], row[4])
+      M.stop(program, "%s is required (%s); --help lists the options", row[1], row[4])
     end
     if value == nil and row[3] ~= options.OPTIONAL then value = row[3] end
     place(o, row[1], value)
