@@ -5,15 +5,19 @@ local files = require "moonfold.files"
 local trainer = require "moonfold.trainer"
 local weights = require "moonfold.weights"
 
-local function about(kind)
-  return {
-    model = {
-      kind = "denoiser", torsions = kind, node = 16, edge = 8, hidden = 4, heads = 2, query_points = 2, value_points = 2,
-      blocks = 2, neighbours = 4, feat = 4, position = 8, time = 8, transformer_heads = 2, transformer_layers = 1,
-    },
-    flow = { profile = kind },
+-- `own`: the model's kind and what it does not share with others; a denoiser by default.
+local function about(kind, own)
+  local model = {
+    node = 16, edge = 8, hidden = 4, heads = 2, query_points = 2, value_points = 2, blocks = 2, neighbours = 4, feat = 4,
+    position = 8, transformer_heads = 2, transformer_layers = 1,
   }
+  for key, value in pairs(own or { kind = "denoiser", torsions = kind, time = 8 }) do model[key] = value end
+  return { model = model, flow = { profile = kind } }
 end
+
+local FOLDFLOW = {
+  dense = { kind = "foldflow", mode = "orig_2d_bias", skip = 8 }, flash = { kind = "foldflow", mode = "flash_1d_bias", skip = 8 },
+}
 
 local function write_set(path, kind)
   local rng, list = mf.rng(77), {}
@@ -48,7 +52,7 @@ describe("training on a GPU #gpu", function()
   local function run(kind, name, steps, o)
     write_set(folder .. "/set.safetensors", kind)
     mf.seed(3)
-    local given = about(kind)
+    local given = about(kind, o.model)
     local where = o.device or device
     local model = weights.build(given):to(where)
     local options = {
@@ -83,6 +87,14 @@ describe("training on a GPU #gpu", function()
     end)
   end
 
+  for name, model in pairs(FOLDFLOW) do
+    it("FoldFlow, " .. name .. ": a graph gives what the functions give, bit for bit", function()
+      local _, plain = run("protein", "plain", 7, { graph = false, model = model })
+      local _, graphed = run("protein", "graphed", 7, { graph = true, model = model })
+      same(plain, graphed)
+    end)
+  end
+
   it("resumes as if it had not stopped", function()
     local _, whole = run("protein", "whole", 6, { graph = true })
     local first = run("protein", "part", 3, { graph = true })
@@ -101,18 +113,20 @@ describe("training on a GPU #gpu", function()
     assert.is_true(math.abs(a - b) <= 1e-3 * math.abs(b), a .. " against " .. b)
   end)
 
-  it("samples the same with a graph as without", function()
-    local given = about "protein"
-    mf.seed(4)
-    local model, flow = weights.build(given):to(device), mf.flow.se3(given.flow)
-    local list = {}
-    for i, graph in ipairs { false, true } do
-      for _, s in mf.sample(model, flow, { lengths = { 9, 14 }, n = 2, steps = 5, seed = 3, device = device, graph = graph }) do
-        list[i] = list[i] or {}
-        table.insert(list[i], s.translations:to("cpu"))
+  for _, own in ipairs { false, FOLDFLOW.dense, FOLDFLOW.flash } do
+    it(("samples the same with a graph as without (%s)"):format(own and own.kind .. " " .. own.mode or "denoiser"), function()
+      local given = about("protein", own)
+      mf.seed(4)
+      local model, flow = weights.build(given):to(device), mf.flow.se3(given.flow)
+      local list = {}
+      for i, graph in ipairs { false, true } do
+        for _, s in mf.sample(model, flow, { lengths = { 9, 14 }, n = 2, steps = 5, seed = 3, device = device, graph = graph }) do
+          list[i] = list[i] or {}
+          table.insert(list[i], s.translations:to("cpu"))
+        end
       end
-    end
-    assert.equal(4, #list[1])
-    for k, x in ipairs(list[1]) do support.same_bits(x, list[2][k]) end
-  end)
+      assert.equal(4, #list[1])
+      for k, x in ipairs(list[1]) do support.same_bits(x, list[2][k]) end
+    end)
+  end
 end)
