@@ -51,6 +51,8 @@ typedef struct mf_tensor mf_tensor;       /* a strided view of a storage, refere
 typedef struct mf_packing mf_packing;     /* lengths and offsets of packed sequences, immutable */
 typedef struct mf_walk mf_walk;           /* a backward pass under way */
 typedef struct mf_archive mf_archive;     /* an open safetensors file, memory mapped */
+typedef struct mf_archive_stream mf_archive_stream; /* a safetensors file being written */
+typedef struct mf_process mf_process;     /* a child process */
 typedef struct mf_structure mf_structure; /* models, chains, residues and atoms of one structure */
 
 /* ---- errors and library ---- */
@@ -61,6 +63,21 @@ const char *mf_dtype_name(int dtype);
 int64_t mf_dtype_bytes(int dtype);
 double mf_clock(void);                                        /* seconds since an arbitrary moment, never going back */
 int mf_is_terminal(int file);                                 /* whether a file descriptor is one */
+
+/* ---- child processes ---- */
+/* A child reads and writes pipes of ours, has a process group of its own (a terminal's Ctrl-C does not reach it) and dies with the thread
+ * that started it. `arguments` begin with the program, found on the PATH; `environment` ("NAME=value") is set over ours. Both end
+ * with NULL. A program that cannot be run is MF_EIO here. Release kills what still runs. */
+mf_status mf_process_start(mf_process **out, const char *const *arguments, const char *const *environment);
+void mf_process_release(mf_process *process);
+mf_status mf_process_write(mf_process *process, const void *data, int64_t bytes);   /* waits until all is taken; its output is kept meanwhile */
+void mf_process_close_input(mf_process *process);
+mf_status mf_process_line(const char **line, int64_t *bytes, mf_process *process);  /* never waits: *line NULL when none is whole; until the next call */
+int mf_process_ended(mf_process *process);                    /* no line will come any more */
+mf_status mf_process_poll(int64_t *ready, mf_process *const *list, int64_t count, double seconds); /* the first with a line or at its end; -1: time is up */
+int64_t mf_process_errors(char *text, int64_t bytes, mf_process *process);          /* the last it wrote to stderr, 4096 bytes at the most; returns how many */
+void mf_process_kill(mf_process *process, int signal);
+mf_status mf_process_wait(int *code, int *signal, mf_process *process);             /* closes its input; signal 0: it ended by itself */
 
 /* ---- context ---- */
 mf_status mf_ctx_open(mf_ctx **out);
@@ -405,10 +422,25 @@ const char *mf_archive_metadata_value(const mf_archive *archive, int64_t i);
 mf_status mf_archive_write(const char *path, const char *const *names, const mf_tensor *const *tensors, int64_t count,
                            const char *const *keys, const char *const *values, int64_t metadata_count);
 
+/* The same piece by piece, in bounded memory: declare every tensor, then append rows (of axis 0) to any of them in any order. What was
+ * there before stays until commit, which frees the stream, also when it fails; abandon leaves nothing behind. */
+enum { MF_ARCHIVE_BYTES = -1 };                                /* the dtype of a tensor of plain bytes, U8 in the file */
+mf_status mf_archive_stream_open(mf_archive_stream **out, const char *path);
+mf_status mf_archive_stream_declare(mf_archive_stream *s, const char *name, int dtype, int ndim, const int64_t *shape);
+mf_status mf_archive_stream_metadata(mf_archive_stream *s, const char *key, const char *value);
+mf_status mf_archive_stream_append(mf_archive_stream *s, int64_t i, const mf_tensor *rows);
+mf_status mf_archive_stream_put(mf_archive_stream *s, int64_t i, const void *data, int64_t bytes);  /* row-major, any piece of what comes next */
+mf_status mf_archive_stream_copy(mf_archive_stream *s, int64_t i, const mf_archive *from, int64_t k, int64_t first, int64_t count); /* rows of its tensor k */
+mf_status mf_archive_stream_commit(mf_archive_stream *s);
+void mf_archive_stream_abandon(mf_archive_stream *s);
+
 /* ---- structure files ---- */
 mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t max_bytes);   /* .gz is inflated; free with mf_file_free */
 void mf_file_free(char *text);
 mf_status mf_file_replace(const char *path, const char *text, int64_t bytes);               /* atomically: temporary, fsync, rename */
+mf_status mf_file_move(const char *from, const char *to);                                   /* synced and renamed: `to` is the old file or the new */
+mf_status mf_sha256(char *hex, const void *data, int64_t bytes);                            /* 64 digits and a zero */
+mf_status mf_file_sha256(char *hex, int64_t *size, const char *path, int64_t offset, int64_t bytes); /* bytes -1: to the end, how many is *size */
 enum { MF_FORMAT_AUTO, MF_FORMAT_PDB, MF_FORMAT_MMCIF, MF_FORMAT_BCIF };                     /* AUTO: by content, then by name */
 enum { MF_ALTLOC_BEST, MF_ALTLOC_ALL };    /* of the locations of an atom: the highest occupancy, then the first; or every one, in file order */
 enum { MF_POLYMER_NONE, MF_POLYMER_PROTEIN, MF_POLYMER_RNA, MF_POLYMER_DNA };

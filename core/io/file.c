@@ -160,6 +160,23 @@ mf_status mf__writer_put(mf__writer *w, const void *data, int64_t bytes) {
     return MF_OK;
 }
 
+mf_status mf__writer_place(mf__writer *w, int64_t offset, const void *data, int64_t bytes) {
+    if (w->status != MF_OK) return w->status;
+    if (w->deflating) return w->status = mf__fail(MF_EVALUE, "file.write: '%s': pieces in any order cannot be compressed; choose a name without .gz", w->path);
+    MF_TRY(send(w, w->pending, w->used));
+    w->used = 0;
+    const char *p = data;
+    while (bytes > 0) {
+        ssize_t n = pwrite(w->fd, p, (size_t)(bytes < INT_MAX ? bytes : INT_MAX), offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return broken(w, n < 0 ? errno : EIO);
+        p += n;
+        offset += n;
+        bytes -= n;
+    }
+    return MF_OK;
+}
+
 mf_status mf__writer_print(mf__writer *w, const char *format, ...) {
     char line[512];
     va_list args;
@@ -222,4 +239,26 @@ mf_status mf_file_replace(const char *path, const char *text, int64_t bytes) {
     MF_TRY(mf__writer_open(&w, path));
     mf__writer_put(w, text, bytes);    /* commit returns its status */
     return mf__writer_commit(w);
+}
+
+mf_status mf_file_move(const char *from, const char *to) {
+    if (!from || !to) return mf__fail(MF_EVALUE, "file.move: no path");
+    mf_status status = MF_OK;
+    char *target = NULL;
+    struct stat old;
+    int fd = open(from, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) { status = mf__fail(MF_EIO, "file.move: '%s': %s", from, strerror(errno)); goto out; }
+    int exists = stat(to, &old) == 0;
+    target = exists ? realpath(to, NULL) : strdup(to);
+    if (!target) { status = mf__fail(MF_ENOMEM, "file.move: '%s': no memory", to); goto out; }
+    if (fsync(fd) != 0 || (exists && S_ISREG(old.st_mode) && fchmod(fd, old.st_mode & 07777) != 0)) {
+        status = mf__fail(MF_EIO, "file.move: '%s': %s", from, strerror(errno));
+        goto out;
+    }
+    if (rename(from, target) != 0) { status = mf__fail(MF_EIO, "file.move: '%s' to '%s': %s", from, to, strerror(errno)); goto out; }
+    sync_folder(target);
+out:
+    free(target);
+    if (fd >= 0) close(fd);
+    return status;
 }

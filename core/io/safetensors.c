@@ -1,4 +1,4 @@
-/* safetensors.c: named tensors in one file.
+/* safetensors.c: reading named tensors of one file.
  *
  *     8 bytes   N, little endian
  *     N bytes   {"name": {"dtype": "F32", "shape": [5, 4], "data_offsets": [0, 80]}, ..., "__metadata__": {"k": "v"}}
@@ -6,10 +6,9 @@
  *
  * An archive is checked wholly when it is opened; after that its sizes and offsets are trusted. Names, dtypes and
  * metadata point into a copy of the header. Tensors of a type that we lack are listed, and refused when asked for.
- * Written files begin their data at a multiple of 64 bytes and lay out wide elements first, so that every tensor is
- * aligned for its type; the header keeps the order given. */
-#include "file.h"
+ * Writing is safetensors_write.c's. */
 #include "json.h"
+#include "safetensors.h"
 #include "../tensor/tensor.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +20,6 @@
 #include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors data are little endian");
-
-enum { MAX_HEADER = 100000000, ALIGNMENT = 64 };
 
 typedef struct entry {
     char *name;
@@ -57,6 +54,12 @@ static const struct { const char *name; int dtype, bits; } dtypes[] = {
     {"F8_E8M0", -1, 8},      {"F4", -1, 4},           {"F6_E2M3", -1, 6},        {"F6_E3M2", -1, 6},
 };
 enum { DTYPES = (int)(sizeof dtypes / sizeof *dtypes) };
+
+const char *mf__archive_dtype_text(int dtype) {
+    for (int i = 0; i < DTYPES; i++)
+        if (dtypes[i].dtype == dtype) return dtypes[i].name;
+    return NULL;
+}
 
 static int find_dtype(const char *name) {
     for (int i = 0; i < DTYPES; i++)
@@ -209,8 +212,8 @@ static mf_status read_header(mf_archive *a) {
     uint64_t length;
     if (a->mapped < 8) return mf__fail(MF_EFORMAT, "archive.open: '%s': %lld bytes are too few for a safetensors file", a->path, (long long)a->mapped);
     memcpy(&length, a->map, 8);
-    if (length > MAX_HEADER)
-        return mf__fail(MF_EFORMAT, "archive.open: '%s': a header of %llu bytes (at most %d): not a safetensors file?", a->path, (unsigned long long)length, MAX_HEADER);
+    if (length > MF__ARCHIVE_MAX_HEADER)
+        return mf__fail(MF_EFORMAT, "archive.open: '%s': a header of %llu bytes (at most %d): not a safetensors file?", a->path, (unsigned long long)length, MF__ARCHIVE_MAX_HEADER);
     int64_t n = (int64_t)length;
     if (n > a->mapped - 8)
         return mf__fail(MF_EFORMAT, "archive.open: '%s': the header has %lld bytes, the file %lld: truncated", a->path, (long long)n, (long long)a->mapped);
@@ -361,149 +364,10 @@ mf_status mf_archive_bytes(void *data, const mf_archive *a, int64_t i, int64_t f
     return MF_OK;
 }
 
-/* ---- writing ---- */
-
-static const char *dtype_text(int dtype) {
-    for (int i = 0; i < DTYPES; i++)
-        if (dtypes[i].dtype == dtype) return dtypes[i].name;
-    return NULL;
-}
-
-/* The header grows in memory: its length is written before it. */
-typedef struct text { char *at; int64_t bytes, capacity; mf_status status; } text;
-
-static void append(text *t, const char *data, int64_t bytes) {
-    if (t->status != MF_OK) return;
-    if (bytes > t->capacity - t->bytes) {
-        int64_t wanted = 2 * (t->bytes + bytes) + 4096;
-        char *grown = realloc(t->at, (size_t)wanted);
-        if (!grown) {
-            t->status = mf__fail(MF_ENOMEM, "archive.write: no memory for a header of %lld bytes", (long long)wanted);
-            return;
-        }
-        t->at = grown;
-        t->capacity = wanted;
-    }
-    memcpy(t->at + t->bytes, data, (size_t)bytes);
-    t->bytes += bytes;
-}
-
-static void append_quoted(text *t, const char *s) {
-    append(t, "\"", 1);
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-        char escape[8];
-        if (c == '"' || c == '\\') append(t, (char[]){'\\', *s}, 2);
-        else if (c < 0x20) append(t, escape, snprintf(escape, sizeof escape, "\\u%04x", c));
-        else append(t, s, 1);
-    }
-    append(t, "\"", 1);
-}
-
-static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
-
-static mf_status check_names(const char *const *names, int64_t count, const char *kind) {
-    if (count > 0 && !names) return mf__fail(MF_EVALUE, "archive.write: no %ss", kind);
-    for (int64_t i = 0; i < count; i++) {
-        if (!names[i]) return mf__fail(MF_EVALUE, "archive.write: %s %lld is NULL", kind, (long long)i + 1);
-        if (!mf__utf8_valid(names[i], (int64_t)strlen(names[i]))) return mf__fail(MF_EVALUE, "archive.write: %s %lld is not UTF-8", kind, (long long)i + 1);
-    }
-    const char **order = malloc((size_t)(count ? count : 1) * sizeof *order);
-    if (!order) return mf__fail(MF_ENOMEM, "archive.write: no memory");
-    for (int64_t i = 0; i < count; i++) order[i] = names[i];
-    qsort(order, (size_t)count, sizeof *order, by_text);
-    mf_status status = MF_OK;
-    for (int64_t i = 1; i < count && status == MF_OK; i++)
-        if (strcmp(order[i - 1], order[i]) == 0) status = mf__fail(MF_EVALUE, "archive.write: the %s '%.200s' occurs twice", kind, order[i]);
-    free(order);
-    return status;
-}
-
-static mf_status check_content(const char *const *names, const mf_tensor *const *tensors, int64_t count,
-                               const char *const *keys, const char *const *values, int64_t metadata_count) {
-    if (count < 0 || metadata_count < 0) return mf__fail(MF_EVALUE, "archive.write: a negative count");
-    MF_TRY(check_names(names, count, "name"));
-    MF_TRY(check_names(keys, metadata_count, "metadata key"));
-    for (int64_t i = 0; i < metadata_count; i++)
-        if (!values || !values[i] || !mf__utf8_valid(values[i], (int64_t)strlen(values[i])))
-            return mf__fail(MF_EVALUE, "archive.write: the value of metadata key '%.200s' is not UTF-8 text", keys[i]);
-    for (int64_t i = 0; i < count; i++) {
-        if (strcmp(names[i], "__metadata__") == 0) return mf__fail(MF_EVALUE, "archive.write: __metadata__ cannot name a tensor");
-        MF_TRY(mf__usable("archive.write", tensors ? tensors[i] : NULL));
-    }
+mf_status mf__archive_stored(mf__archive_tensor *out, const mf_archive *a, int64_t i) {
+    const entry *e = NULL;
+    MF_TRY(find_entry(&e, "archive", a, i));
+    *out = (mf__archive_tensor){.name = e->name, .dtype_name = e->dtype_name, .ndim = e->ndim, .shape = e->shape, .data = a->data + e->begin,
+                                .bytes = e->end - e->begin};
     return MF_OK;
-}
-
-/* The data are laid out by element width, 8, 4, 2, 1; the same loop numbers and writes them. */
-static mf_status make_header(text *t, const char *const *names, const mf_tensor *const *tensors, int64_t count,
-                             const char *const *keys, const char *const *values, int64_t metadata_count) {
-    int64_t *begin = malloc((size_t)(count ? count : 1) * sizeof *begin);
-    if (!begin) return mf__fail(MF_ENOMEM, "archive.write: no memory");
-    int64_t at = 0;
-    for (int64_t width = 8; width > 0; width /= 2)
-        for (int64_t i = 0; i < count; i++) {
-            if (mf_dtype_bytes(mf_tensor_dtype(tensors[i])) != width) continue;
-            begin[i] = at;
-            at += mf_tensor_bytes(tensors[i]);
-        }
-    char number[64];
-    append(t, "{", 1);
-    if (metadata_count > 0) {
-        append(t, "\"__metadata__\":{", 16);
-        for (int64_t i = 0; i < metadata_count; i++) {
-            if (i) append(t, ",", 1);
-            append_quoted(t, keys[i]);
-            append(t, ":", 1);
-            append_quoted(t, values[i]);
-        }
-        append(t, "}", 1);
-    }
-    for (int64_t i = 0; i < count; i++) {
-        if (i || metadata_count > 0) append(t, ",", 1);
-        append_quoted(t, names[i]);
-        append(t, number, snprintf(number, sizeof number, ":{\"dtype\":\"%s\",\"shape\":[", dtype_text(mf_tensor_dtype(tensors[i]))));
-        for (int d = 0; d < mf_tensor_ndim(tensors[i]); d++)
-            append(t, number, snprintf(number, sizeof number, d ? ",%lld" : "%lld", (long long)mf_tensor_size(tensors[i], d)));
-        append(t, number, snprintf(number, sizeof number, "],\"data_offsets\":[%lld,%lld]}", (long long)begin[i], (long long)(begin[i] + mf_tensor_bytes(tensors[i]))));
-    }
-    append(t, "}", 1);
-    while (t->status == MF_OK && (t->bytes + 8) % ALIGNMENT) append(t, " ", 1);
-    free(begin);
-    if (t->status == MF_OK && t->bytes > MAX_HEADER)
-        return mf__fail(MF_EVALUE, "archive.write: a header of %lld bytes (the format allows %d)", (long long)t->bytes, MAX_HEADER);
-    return t->status;
-}
-
-static mf_status put_tensor(mf__writer *w, const mf_tensor *x) {
-    int64_t bytes = mf_tensor_bytes(x);
-    if (bytes == 0) return MF_OK;
-    if (mf_tensor_device(x) == MF_CPU && mf_tensor_contiguous(x)) return mf__writer_put(w, mf__data(x), bytes);
-    void *copy = malloc((size_t)bytes);
-    if (!copy) return mf__fail(MF_ENOMEM, "archive.write: no memory for %lld bytes of a tensor", (long long)bytes);
-    mf_status status = mf_tensor_read(copy, bytes, x);
-    if (status == MF_OK) status = mf__writer_put(w, copy, bytes);
-    free(copy);
-    return status;
-}
-
-mf_status mf_archive_write(const char *path, const char *const *names, const mf_tensor *const *tensors, int64_t count,
-                           const char *const *keys, const char *const *values, int64_t metadata_count) {
-    MF_TRY(check_content(names, tensors, count, keys, values, metadata_count));
-    mf_status status = MF_OK;
-    mf__writer *w = NULL;
-    text header = {0};
-    MF_TRY_OUT(make_header(&header, names, tensors, count, keys, values, metadata_count));
-    MF_TRY_OUT(mf__writer_open(&w, path));
-    uint64_t length = (uint64_t)header.bytes;
-    MF_TRY_OUT(mf__writer_put(w, &length, 8));
-    MF_TRY_OUT(mf__writer_put(w, header.at, header.bytes));
-    for (int64_t width = 8; width > 0; width /= 2)
-        for (int64_t i = 0; i < count; i++)
-            if (mf_dtype_bytes(mf_tensor_dtype(tensors[i])) == width) MF_TRY_OUT(put_tensor(w, tensors[i]));
-    status = mf__writer_commit(w);
-    w = NULL;
-out:
-    mf__writer_abandon(w);
-    free(header.at);
-    return status;
 }

@@ -168,4 +168,77 @@ function M.save(path, tensors, metadata)
   check(C.mf_archive_write(path, name_box, tensor_box, #names, key_box, value_box, #keys))
 end
 
+local Stream = {}
+Stream.__index = Stream
+
+--- Begins a file that is written piece by piece: what was there before stays until `commit`.
+-- @tparam string path
+-- @tparam table tensors in the order of the header: { name =, dtype =, shape = }; dtype "bytes" is plain text
+-- @tparam ?table metadata key -> text
+-- @treturn stream
+-- @usage local s = archive.stream("x.safetensors", { { name = "x", dtype = "float32", shape = { 100, 3 } } })
+--        for _ = 1, 10 do s:append("x", mf.zeros(10, 3)) end
+--        s:commit()
+function M.stream(path, tensors, metadata)
+  if type(path) ~= "string" then T.bad_argument("stream", 1, "a path", path) end
+  local box = ffi.new "mf_archive_stream *[1]"
+  check(C.mf_archive_stream_open(box, path))
+  local handle = ffi.gc(box[0], C.mf_archive_stream_abandon)
+  local places = {}
+  for i, x in ipairs(tensors) do
+    local dtype = x.dtype == "bytes" and C.MF_ARCHIVE_BYTES or T.dtype("stream", x.dtype)
+    check(C.mf_archive_stream_declare(handle, x.name, dtype, #x.shape, ffi.new("int64_t[8]", x.shape)))
+    places[x.name] = i - 1
+  end
+  for _, key in ipairs(options.sorted_keys(metadata or {})) do check(C.mf_archive_stream_metadata(handle, key, metadata[key])) end
+  return setmetatable({ path = path, handle = handle, places = places }, Stream)
+end
+
+local function place(self, name)
+  if not self.handle then fail("archive: %s was committed or abandoned", self.path) end
+  return self.places[name] or fail("archive: %s: no tensor '%s' was declared", self.path, tostring(name))
+end
+
+--- Appends rows to a tensor.
+-- @tparam string name
+-- @tparam tensor rows
+function Stream:append(name, rows)
+  if not is_tensor(rows) then T.bad_argument("append", 2, "a tensor", rows) end
+  local i = place(self, name)
+  check(C.mf_archive_stream_append(self.handle, i, rows:detach():to "cpu"))
+end
+
+--- Appends bytes to a tensor: any piece of what comes next, row-major.
+-- @tparam string name
+-- @tparam string bytes
+function Stream:put(name, bytes)
+  local i = place(self, name)
+  check(C.mf_archive_stream_put(self.handle, i, bytes, #bytes))
+end
+
+--- Appends rows of a tensor of the same name of an open archive, without reading them into memory.
+-- @tparam string name
+-- @tparam archive from
+-- @tparam number first from 1
+-- @tparam number count
+function Stream:copy(name, from, first, count)
+  local i = place(self, name)
+  check(C.mf_archive_stream_copy(self.handle, i, open(from), position(from, name), first - 1, count))
+end
+
+--- Puts the file in its place; every tensor must be whole.
+function Stream:commit()
+  if not self.handle then fail("archive: %s was committed or abandoned", self.path) end
+  local handle = ffi.gc(self.handle, nil)
+  self.handle = nil
+  check(C.mf_archive_stream_commit(handle))
+end
+
+--- Forgets what was written.
+function Stream:abandon()
+  if not self.handle then return end
+  C.mf_archive_stream_abandon(ffi.gc(self.handle, nil))
+  self.handle = nil
+end
+
 return M

@@ -29,6 +29,35 @@ function M.read(path)
   return contents
 end
 
+--- Puts a file in the place of another, atomically, and makes sure that it stays; both on one file system.
+-- @tparam string from
+-- @tparam string to
+function M.move(from, to)
+  if C.mf_file_move(from, to) ~= 0 then fail(ffi.string(C.mf_error_text())) end
+end
+
+local hex, size = ffi.new "char[65]", ffi.new "int64_t[1]"
+
+--- The SHA-256 of a text.
+-- @tparam string text
+-- @treturn string 64 hexadecimal digits
+-- @usage files.sha256_of "abc" --> "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+function M.sha256_of(text)
+  if C.mf_sha256(hex, text, #text) ~= 0 then fail(ffi.string(C.mf_error_text())) end
+  return ffi.string(hex, 64)
+end
+
+--- The SHA-256 of a file as it is stored, or of a part of it.
+-- @tparam string path
+-- @tparam[opt=0] number offset bytes
+-- @tparam ?number bytes to the end by default
+-- @treturn ?string 64 hexadecimal digits; nil and a message when it cannot be read
+-- @treturn number|string bytes
+function M.sha256(path, offset, bytes)
+  if C.mf_file_sha256(hex, size, path, offset or 0, bytes or -1) ~= 0 then return nil, ffi.string(C.mf_error_text()) end
+  return ffi.string(hex, 64), tonumber(size[0])
+end
+
 --- Makes a folder and those above it; an error when that is refused.
 -- @tparam string path
 -- @treturn string the path

@@ -55,7 +55,8 @@ void free(void *p) {
 
 static char path[4096], text_path[4096], pdb_path[4096], cif_path[4096];
 static mf_ctx *ctx;
-static mf_tensor *w;
+static mf_tensor *w, *turned;     /* turned: (3, 3), not contiguous */
+static mf_archive *stored;        /* two rows of three */
 static mf_structure *built, *folded;   /* folded: a real protein, and a base pair */
 
 typedef struct results {          /* what a call made; all NULL after a failure */
@@ -87,6 +88,67 @@ static mf_status archive_write(results *r) {
     const mf_tensor *tensors[2] = {w, w};
     (void)r;
     return mf_archive_write(path, names, tensors, 2, key, value, 1);
+}
+
+static mf_status archive_stream(results *r) {
+    const int64_t shape[2] = {6, 3}, none[1] = {0};
+    static const char row[12];
+    mf_archive_stream *s;
+    mf_status status = mf_archive_stream_open(&s, path);
+    (void)r;
+    if (status != MF_OK) return status;
+    if ((status = mf_archive_stream_declare(s, "weight", MF_FLOAT32, 2, shape)) != MF_OK) goto out;
+    if ((status = mf_archive_stream_declare(s, "none", MF_ARCHIVE_BYTES, 1, none)) != MF_OK) goto out;
+    if ((status = mf_archive_stream_metadata(s, "key", "value")) != MF_OK) goto out;
+    if ((status = mf_archive_stream_put(s, 0, row, 12)) != MF_OK) goto out;
+    if ((status = mf_archive_stream_append(s, 0, turned)) != MF_OK) goto out;
+    if ((status = mf_archive_stream_copy(s, 0, stored, 0, 0, 2)) != MF_OK) goto out;
+    return mf_archive_stream_commit(s);
+out:
+    mf_archive_stream_abandon(s);
+    return status;
+}
+
+static mf_status process(results *r) {
+    const char *const words[2] = {"cat", NULL}, *const added[2] = {"NAME=value", NULL};
+    mf_process *p;
+    mf_status status = mf_process_start(&p, words, added);
+    int64_t ready, bytes;
+    int code, number;
+    const char *line;
+    (void)r;
+    if (status == MF_OK) status = mf_process_write(p, "one\ntwo\n", 8);
+    if (status == MF_OK) status = mf_process_poll(&ready, &p, 1, 60);
+    if (status == MF_OK) status = mf_process_line(&line, &bytes, p);
+    if (status == MF_OK) status = mf_process_wait(&code, &number, p);
+    mf_process_release(p);
+    return status;
+}
+
+static mf_status poll_many(results *r) {
+    mf_process *list[20], *p;
+    const char *const words[2] = {"cat", NULL};
+    int64_t ready;
+    mf_status status = mf_process_start(&p, words, NULL);
+    (void)r;
+    for (int i = 0; i < 20; i++) list[i] = p;
+    if (status == MF_OK) status = mf_process_poll(&ready, list, 20, 0.01);
+    mf_process_release(p);
+    return status;
+}
+
+static mf_status file_sha256(results *r) {
+    char hex[65];
+    int64_t bytes;
+    (void)r;
+    return mf_file_sha256(hex, &bytes, "spec/fixtures/1ubq.pdb.gz", 0, -1);
+}
+
+static mf_status file_move(results *r) {
+    (void)r;
+    mf_status status = mf_file_move(text_path, pdb_path);
+    if (status == MF_OK) status = rename(pdb_path, text_path) == 0 ? MF_OK : MF_EVALUE;
+    return status;
 }
 
 static mf_status archive_open(results *r) { return mf_archive_open(&r->archive, path); }
@@ -245,10 +307,22 @@ int main(int argc, char **argv) {
     results r = {NULL};
     if (mf_ctx_open(&ctx) != MF_OK || build(&r) != MF_OK || fold() != MF_OK) return 2;
     if (mf_tensor_full(&w, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){2, 3}, 1) != MF_OK) return 2;
+    const char *name = "rows";
+    char stored_path[4096];
+    snprintf(stored_path, sizeof stored_path, "%.4000s/stored", argv[1]);
+    if (mf_archive_write(stored_path, &name, (const mf_tensor *const *)&w, 1, NULL, NULL, 0) != MF_OK) return 2;
+    if (mf_archive_open(&stored, stored_path) != MF_OK) return 2;
+    mf_tensor *square;
+    if (mf_tensor_full(&square, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){3, 3}, 2) != MF_OK) return 2;
+    if (mf_permute(&turned, square, (int[]){1, 0}) != MF_OK) return 2;
+    mf_tensor_release(square);
     built = r.structure;
     int bad = walk("mf_ctx_open", ctx_open) | walk("mf_memory_report", memory_report) | walk("mf_assignment", assignment) |
-              walk("mf_archive_write", archive_write) | walk("mf_archive_open", archive_open) | walk("mf_file_replace", file_replace) |
-              walk("mf_file_read", file_read) | walk("mf_structure_create and add", build) |
+              walk("mf_archive_write", archive_write) | walk("mf_archive_open", archive_open) |
+              walk("mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append "
+                   "mf_archive_stream_put mf_archive_stream_copy mf_archive_stream_commit", archive_stream) |
+              walk("mf_process_start mf_process_write mf_process_line mf_process_wait", process) | walk("mf_process_poll", poll_many) | walk("mf_file_replace", file_replace) |
+              walk("mf_file_read", file_read) | walk("mf_file_sha256", file_sha256) | walk("mf_file_move", file_move) | walk("mf_structure_create and add", build) |
               walk("mf_structure_write pdb", write_pdb) | walk("mf_structure_write mmcif", write_mmcif) |
               walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse) |
               walk("mf_structure_dssp", dssp) | walk("mf_backbone_dssp", backbone_dssp) | walk("mf_structure_gyration", gyration) |
@@ -256,6 +330,8 @@ int main(int argc, char **argv) {
               walk("mf_structure_base_pairs", base_pairs) | walk("mf_image_png", image_png);
     mf_structure_release(folded);
     mf_structure_release(built);
+    mf_archive_close(stored);
+    mf_tensor_release(turned);
     mf_tensor_release(w);
     mf_ctx_release(ctx);
     return bad;

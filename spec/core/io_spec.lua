@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local mf = require "moonfold"
 local binding = require "moonfold.ffi"
+local files = require "moonfold.files"
 local support = require "spec.support"
 local C = binding.C
 
@@ -114,6 +115,38 @@ describe("reading files", function()
   end)
 end)
 
+describe("SHA-256", function()
+  it("is that of FIPS 180-4, at every length around a block's end", function()
+    local million = ("a"):rep(1000000)
+    for text, hash in pairs {
+      [""] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+      abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+      abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq = "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+      [million] = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+    } do
+      assert.are.equal(hash, files.sha256_of(text))
+      assert.are.same({ hash, #text }, { files.sha256(write(folder .. "/x", text)) })
+    end
+    for n = 50, 130 do
+      local path = write(folder .. "/x", ("b"):rep(n))
+      local pipe = io.popen("sha256sum < " .. path)
+      assert.are.equal(pipe:read "*l":sub(1, 64), files.sha256_of(("b"):rep(n)))
+      pipe:close()
+    end
+  end)
+
+  it("is of a part of a file where asked, and says what is missing", function()
+    local path = write(folder .. "/x", "0123456789")
+    assert.are.same({ files.sha256_of "345", 3 }, { files.sha256(path, 3, 3) })
+    assert.are.same({ files.sha256_of "89", 2 }, { files.sha256(path, 8) })
+    local none, message = files.sha256(path, 8, 3)
+    assert.is_nil(none)
+    assert.truthy(message:find("ends 1 bytes before byte 11", 1, true), message)
+    assert.truthy(select(2, files.sha256(folder .. "/none")):find("No such file", 1, true))
+    assert.truthy(select(2, files.sha256(folder)):find("directory", 1, true))
+  end)
+end)
+
 describe("replacing files", function()
   local function replace(path, text) return C.mf_file_replace(path, text, #text) end
 
@@ -136,6 +169,18 @@ describe("replacing files", function()
     assert(shell("gzip -t " .. folder .. "/x.gz"))
     assert.is_true(#read(folder .. "/x.gz") < #text / 50)
     assert.are.equal(text, slurp(folder .. "/x.gz"))
+  end)
+
+  it("moves a file over another, keeping its mode and its link", function()
+    write(folder .. "/new", "new")
+    write(folder .. "/old", "old")
+    assert(shell(("chmod 640 %s/old; ln -s old %s/link"):format(folder, folder)))
+    files.move(folder .. "/new", folder .. "/link")
+    assert.are.equal("new", read(folder .. "/old"))
+    assert.are.equal("link\nold\n", listing())
+    support.error_matches(function() files.move(folder .. "/none", folder .. "/x") end, "none': No such file", true)
+    support.error_matches(function() files.move(folder .. "/old", folder .. "/no/x") end, "No such file", true)
+    assert.are.equal("new", read(folder .. "/old"))
   end)
 
   it("reports a folder that is not there, a folder as target, a full disk", function()
