@@ -216,6 +216,13 @@ check-sanitize: ## run the specs under AddressSanitizer, UndefinedBehaviorSaniti
 	    busted --lua=luajit --exclude-tags=slow $(if $(SPEC),$(SPEC),spec/core spec/lua); status=$$?; \
 	for report in $$(grep -ls -e ' in mf_' -e '/core/' $(BUILD)/asan/report.*); do cat $$report; status=1; done; exit $$status
 
+.PHONY: check-threads
+check-threads: ## run what reads ahead on threads under ThreadSanitizer
+	$(Q)$(CHECK) -s BUILD=$(BUILD)/tsan OPT=-O1 SANITIZE=-fsanitize=thread $(BUILD)/tsan/libmoonfold.so >/dev/null
+	$(Q)$(CC) -std=c11 -O1 -g -fsanitize=thread $(WARN) -o $(BUILD)/tsan/row_reader_threads spec/core/row_reader_threads.c \
+	    -L$(BUILD)/tsan -lmoonfold -Wl,-rpath,'$$ORIGIN'
+	$(Q)TSAN_OPTIONS=halt_on_error=1:report_bugs=1 OMP_NUM_THREADS=1 $(BUILD)/tsan/row_reader_threads $(BUILD)/tsan
+
 # NVIDIA's tools do not get along with LuaJIT's compiler: spec/cuda/sanitize.c calls every operator without it. Blocks of memory are
 # allocations of their own, so that the tools see where each ends. racecheck and synccheck have to be read (cuda/README.md).
 GPU_TOOLS ?= memcheck initcheck

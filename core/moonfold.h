@@ -53,6 +53,7 @@ typedef struct mf_walk mf_walk;           /* a backward pass under way */
 typedef struct mf_archive mf_archive;     /* an open safetensors file, memory mapped */
 typedef struct mf_archive_stream mf_archive_stream; /* a safetensors file being written */
 typedef struct mf_process mf_process;     /* a child process */
+typedef struct mf_row_reader mf_row_reader; /* reads rows of an archive ahead of time */
 typedef struct mf_structure mf_structure; /* models, chains, residues and atoms of one structure */
 
 /* ---- errors and library ---- */
@@ -408,7 +409,7 @@ mf_status mf_ema_many(const mf_optim_list *list);                               
 
 /* ---- safetensors: written to a temporary file, synced, renamed ---- */
 mf_status mf_archive_open(mf_archive **out, const char *path);
-void mf_archive_close(mf_archive *archive);
+void mf_archive_close(mf_archive *archive);                   /* legal before its row readers go: it lives until the last */
 int64_t mf_archive_count(const mf_archive *archive);
 const char *mf_archive_name(const mf_archive *archive, int64_t i);
 mf_status mf_archive_info(const mf_archive *archive, int64_t i, int *dtype, int *ndim, int64_t *shape, int64_t *bytes);
@@ -433,6 +434,17 @@ mf_status mf_archive_stream_put(mf_archive_stream *s, int64_t i, const void *dat
 mf_status mf_archive_stream_copy(mf_archive_stream *s, int64_t i, const mf_archive *from, int64_t k, int64_t first, int64_t count); /* rows of its tensor k */
 mf_status mf_archive_stream_commit(mf_archive_stream *s);
 void mf_archive_stream_abandon(mf_archive_stream *s);
+
+/* ---- reading rows of an archive: runs of rows, end to end, of several tensors at once, ahead of time on threads ----
+ * What is submitted comes back from next in the order of submission, the same bits for any number of threads. Rows are read from
+ * the file, not its map: a disk that fails or a file that has shrunk is MF_EIO from the `next` whose rows they are, and the jobs
+ * behind it stay. All calls on one thread, the context's. */
+mf_status mf_row_reader_open(mf_row_reader **out, mf_archive *archive, mf_ctx *ctx, const int64_t *tensors, int64_t n, int threads);
+    /* of n tensors of the archive, by number; 0 threads: `next` reads what it returns */
+void mf_row_reader_close(mf_row_reader *r);                   /* stops the threads and forgets what is under way */
+mf_status mf_row_reader_submit(mf_row_reader *r, const int64_t *first, const int64_t *count, int64_t runs); /* count[k] rows from first[k], run after run */
+mf_status mf_row_reader_next(mf_tensor **out, mf_row_reader *r); /* n tensors on the CPU; waits. MF_ESTATE: nothing was submitted */
+int64_t mf_row_reader_pending(const mf_row_reader *r);        /* jobs submitted and not taken */
 
 /* ---- structure files ---- */
 mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t max_bytes);   /* .gz is inflated; free with mf_file_free */

@@ -33,7 +33,9 @@ typedef struct entry {
 typedef struct pair { char *key, *value; } pair;
 
 struct mf_archive {
+    int64_t references;
     char *path;
+    int file;                     /* stays open: row_reader.c reads through it */
     void *map;                    /* the whole file */
     int64_t mapped;
     char *header;                 /* decoded in place */
@@ -248,9 +250,10 @@ mf_status mf_archive_open(mf_archive **out, const char *path) {
     if (!path) return mf__fail(MF_EVALUE, "archive.open: no path");
     mf_archive *a = calloc(1, sizeof *a);
     if (!a) return mf__fail(MF_ENOMEM, "archive.open: '%s': no memory", path);
+    a->references = 1;
     mf_status status = MF_OK;
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = a->file = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &info) != 0) { status = mf__fail(MF_EIO, "archive.open: '%s': %s", path, strerror(errno)); goto out; }
     if (!S_ISREG(info.st_mode)) {
         status = mf__fail(MF_EIO, "archive.open: '%s': %s", path, S_ISDIR(info.st_mode) ? strerror(EISDIR) : "not a regular file");
@@ -271,13 +274,18 @@ mf_status mf_archive_open(mf_archive **out, const char *path) {
     *out = a;
     a = NULL;
 out:
-    if (fd >= 0) close(fd);
     mf_archive_close(a);
     return status;
 }
 
+mf_archive *mf__archive_retain(mf_archive *a) {
+    a->references++;
+    return a;
+}
+
 void mf_archive_close(mf_archive *a) {
-    if (!a) return;
+    if (!a || --a->references > 0) return;
+    if (a->file >= 0) close(a->file);
     if (a->map) munmap(a->map, (size_t)a->mapped);
     free(a->header);
     free(a->entries);
@@ -318,15 +326,32 @@ mf_status mf_archive_info(const mf_archive *a, int64_t i, int *dtype, int *ndim,
     return MF_OK;
 }
 
+mf_status mf__archive_bools(const char *op, const char *path, const char *name, const void *data, int64_t count) {
+    const unsigned char *bytes = data;
+    for (int64_t k = 0; k < count; k++)
+        if (bytes[k] > 1) return mf__fail(MF_EFORMAT, "%s: '%s': tensor '%.200s' is BOOL and holds a %d", op, path, name, bytes[k]);
+    return MF_OK;
+}
+
+static mf_status check_known(const char *op, const mf_archive *a, const entry *e) {
+    if (e->dtype >= 0) return MF_OK;
+    return mf__fail(MF_ESUPPORT, "%s: '%s': tensor '%.200s' has dtype %.32s (known: BF16, BOOL, F16, F32, F64, I32, I64)", op, a->path, e->name, e->dtype_name);
+}
+
+mf_status mf__archive_row_source(mf__row_source *out, const char *op, const mf_archive *a, int64_t i) {
+    const entry *e = NULL;
+    MF_TRY(find_entry(&e, op, a, i));
+    MF_TRY(check_known(op, a, e));
+    if (e->ndim == 0) return mf__fail(MF_ESHAPE, "%s: '%s': tensor '%.200s' has no axis", op, a->path, e->name);
+    *out = (mf__row_source){.path = a->path, .name = e->name, .dtype = e->dtype, .ndim = e->ndim, .shape = e->shape,
+                            .row_bytes = e->shape[0] ? (e->end - e->begin) / e->shape[0] : 0,
+                            .begin = a->data - (const char *)a->map + e->begin, .file = a->file};
+    return MF_OK;
+}
+
 static mf_status make_tensor(mf_tensor **out, const mf_archive *a, const entry *e, mf_ctx *ctx, const int64_t *shape, const char *data) {
-    if (e->dtype < 0)
-        return mf__fail(MF_ESUPPORT, "archive.tensor: '%s': tensor '%.200s' has dtype %.32s (known: BF16, BOOL, F16, F32, F64, I32, I64)", a->path, e->name, e->dtype_name);
-    if (e->dtype == MF_BOOL) {
-        int64_t count = mf__count(e->ndim, shape);
-        for (int64_t k = 0; k < count; k++)
-            if ((unsigned char)data[k] > 1)
-                return mf__fail(MF_EFORMAT, "archive.tensor: '%s': tensor '%.200s' is BOOL and holds a %d", a->path, e->name, (unsigned char)data[k]);
-    }
+    MF_TRY(check_known("archive.tensor", a, e));
+    if (e->dtype == MF_BOOL) MF_TRY(mf__archive_bools("archive.tensor", a->path, e->name, data, mf__count(e->ndim, shape)));
     return mf_tensor_from(out, ctx, MF_CPU, e->dtype, e->ndim, shape, data);
 }
 
@@ -340,8 +365,9 @@ mf_status mf_archive_tensor(mf_tensor **out, const mf_archive *a, mf_ctx *ctx, i
 mf_status mf_archive_rows(mf_tensor **out, const mf_archive *a, mf_ctx *ctx, int64_t i, int64_t first, int64_t count) {
     *out = NULL;
     const entry *e = NULL;
+    mf__row_source source = {0};
     MF_TRY(find_entry(&e, "archive.rows", a, i));
-    if (e->ndim == 0) return mf__fail(MF_ESHAPE, "archive.rows: '%s': tensor '%.200s' has no axis", a->path, e->name);
+    MF_TRY(mf__archive_row_source(&source, "archive.rows", a, i));
     int64_t rows = e->shape[0];
     if (first < 0 || count < 0 || first > rows || count > rows - first)
         return mf__fail(MF_EVALUE, "archive.rows: '%s': tensor '%.200s' has %lld rows, %lld from row %lld do not fit", a->path, e->name,
@@ -349,8 +375,7 @@ mf_status mf_archive_rows(mf_tensor **out, const mf_archive *a, mf_ctx *ctx, int
     int64_t shape[MF_MAX_DIMS];
     memcpy(shape, e->shape, sizeof shape);
     shape[0] = count;
-    int64_t row_bytes = rows ? (e->end - e->begin) / rows : 0;
-    return make_tensor(out, a, e, ctx, shape, a->data + e->begin + first * row_bytes);
+    return make_tensor(out, a, e, ctx, shape, a->data + e->begin + first * source.row_bytes);
 }
 
 mf_status mf_archive_bytes(void *data, const mf_archive *a, int64_t i, int64_t first, int64_t bytes) {

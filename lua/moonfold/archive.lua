@@ -6,6 +6,7 @@ local F = require "moonfold.ffi"
 local T = require "moonfold.types"
 local options = require "moonfold.options"
 local fail = require "moonfold.fail"
+local row_reader = require "moonfold.row_reader"
 
 local C, ctx, out, again, check, adopt, is_tensor = F.C, F.ctx, F.out, F.again, F.check, F.adopt, F.is_tensor
 
@@ -103,6 +104,17 @@ function Archive:bytes(name)
   local buffer = ffi.new("char[?]", math.max(bytes, 1))
   check(C.mf_archive_bytes(buffer, open(self), position(self, name), 0, bytes))
   return ffi.string(buffer, bytes)
+end
+
+--- Reads runs of rows of several tensors ahead of time; see row_reader.
+-- @tparam table names
+-- @tparam[opt=0] number threads 0 to 64
+-- @treturn table
+-- @usage local reader = archive:reader({ "translations", "mask" }, 1)
+function Archive:reader(names, threads)
+  local positions = {}
+  for i, name in ipairs(names) do positions[i] = position(self, name) end
+  return row_reader.new(open(self), names, positions, T.integer_argument("reader", 2, threads, 0))
 end
 
 --- The texts stored beside the tensors.

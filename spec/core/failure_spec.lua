@@ -238,6 +238,7 @@ because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf
   mf_tensor_bytes mf_tensor_version mf_tensor_contiguous mf_tensor_requires_grad mf_walk_cotangent mf_op_count mf_op_name
   mf_op_differentiable mf_op_keeps mf_packing_count mf_packing_total mf_packing_pairs mf_packing_longest mf_packing_offset
   mf_archive_count mf_archive_name mf_archive_info mf_archive_bytes mf_archive_metadata_count mf_archive_metadata_key
+  mf_row_reader_pending
   mf_archive_metadata_value mf_structure_count mf_structure_text mf_structure_resolution mf_structure_chain
   mf_structure_residue mf_structure_atom mf_structure_entity mf_structure_assembly mf_structure_cell mf_read_params_init
   mf_cuda_count mf_is_deterministic mf_graph_capturing]])
@@ -248,17 +249,17 @@ because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit mf
 because("is for a GPU alone: spec/cuda/graph_spec.lua",
   "mf_graph_begin mf_graph_end mf_graph_replay mf_profile_begin mf_profile_end")
 because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close
-  mf_file_free mf_process_release mf_process_kill mf_process_close_input mf_archive_stream_abandon
+  mf_row_reader_close mf_file_free mf_process_release mf_process_kill mf_process_close_input mf_archive_stream_abandon
   mf_structure_release mf_graph_release]])
 because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
-  mf_archive_tensor mf_archive_rows mf_structure_atoms]])
+  mf_archive_tensor mf_archive_rows mf_row_reader_open mf_row_reader_submit mf_structure_atoms]])
 because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_archive_open mf_archive_write mf_file_read
   mf_file_replace mf_file_move mf_file_sha256 mf_process_start mf_process_write mf_process_line mf_process_poll mf_process_wait
   mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append mf_archive_stream_put
   mf_archive_stream_copy mf_archive_stream_commit mf_structure_read mf_structure_parse mf_structure_create mf_structure_add_chain
   mf_structure_add_residue mf_structure_add_atom mf_structure_write mf_structure_dssp mf_backbone_dssp mf_structure_gyration
   mf_structure_contacts mf_structure_clashes mf_structure_base_pairs mf_image_png]])
-because("allocates nothing", "mf_process_ended mf_process_errors mf_sha256 mf_structure_torsions mf_backbone_build")
+because("allocates nothing", "mf_row_reader_next mf_process_ended mf_process_errors mf_sha256 mf_structure_torsions mf_backbone_build")
 
 -- name -> { outs = kinds of the leading pointers to pointers }
 local function prototypes()
@@ -532,6 +533,21 @@ describe("failing allocations one by one,", function()
       C.mf_tensor_release(out[0])
       walk(function() return C.mf_archive_rows(out, archive[0], ctx, 0, 1, 2) end, function() assert.is_true(out[0] == nil) end)
       C.mf_tensor_release(out[0])
+    end)
+    local reader, two = ffi.new "mf_row_reader *[1]", tensors_box(2)
+    local numbers, first, count = ffi.new("int64_t[2]", 0, 0), ffi.new("int64_t[2]", 1, 0), ffi.new("int64_t[2]", 2, 4)
+    support.no_leaks(function()
+      for threads = 0, 3 do
+        walk(function() return C.mf_row_reader_open(reader, archive[0], ctx, numbers, 2, threads) end,
+          function() assert.is_true(reader[0] == nil) end)
+        walk(function() return C.mf_row_reader_submit(reader[0], first, count, 2) end,
+          function() assert.equal(0, tonumber(C.mf_row_reader_pending(reader[0]))) end)
+        assert.equal(C.MF_OK, C.mf_row_reader_submit(reader[0], first, count, 2))
+        assert.equal(C.MF_OK, C.mf_row_reader_next(two, reader[0]))
+        C.mf_tensor_release(two[0])
+        C.mf_tensor_release(two[1])
+        C.mf_row_reader_close(reader[0])      -- with one job under way
+      end
     end)
     C.mf_archive_close(archive[0])
     os.remove(path)
