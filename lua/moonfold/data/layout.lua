@@ -68,17 +68,14 @@ function M.shape(field, rows, sizes)
   return shape
 end
 
---- The entries of an open archive.
+--- The entries of an open archive: a lazy list (json.lazy) of tables with a `name`.
 -- @tparam archive archive
--- @treturn table a list of tables with a `name`
+-- @treturn table `count`, `:get(i)`
 function M.entries(archive)
   local text = archive:metadata().entries
   if not text and archive:has "entries" then text = archive:bytes "entries" end
-  local entries, message = json.decode(text or "")
+  local entries, message = json.lazy(text or "")
   if not entries then fail("data.open: %s: entries: %s", archive.path, message) end
-  for i, entry in ipairs(entries) do
-    if type(entry) ~= "table" or type(entry.name) ~= "string" then fail("data.open: %s: entry %d has no name", archive.path, i) end
-  end
   return entries
 end
 
