@@ -63,7 +63,10 @@ function Journal:close()
   self.lines:close()
 end
 
-local function gnuplot(script)
+--- Runs a script of gnuplot.
+-- @tparam string script
+-- @treturn boolean false when gnuplot is not installed or refuses
+function M.gnuplot(script)
   local path = os.tmpname()         -- a file, not a pipe: closing a pipe does not tell what became of the program
   local file = assert(io.open(path, "w"))
   file:write(script)
@@ -96,7 +99,7 @@ function M.plot(csv, picture, o)
       parts[#parts + 1] = ("%s smooth bezier with lines lw 2 title '%s'"):format(data, title)
     end
   end
-  return gnuplot(table.concat({
+  return M.gnuplot(table.concat({
     "set datafile separator comma", "set terminal " .. terminal(picture), ("set output '%s'"):format(picture),
     ("set title '%s'"):format(o.title or ""), ("set xlabel '%s'"):format(o.xlabel or o.x),
     ("set ylabel '%s'"):format(o.ylabel or ""), o.log and o.log ~= "" and ("set logscale " .. o.log) or "",
@@ -142,7 +145,7 @@ function M.histograms(picture, samples, o)
     data[#data + 1] = "e"
   end
   script[#script + 1] = "plot " .. table.concat(plots, ", ")
-  return gnuplot(table.concat(script, "\n") .. "\n" .. table.concat(data, "\n") .. "\n")
+  return M.gnuplot(table.concat(script, "\n") .. "\n" .. table.concat(data, "\n") .. "\n")
 end
 
 return M

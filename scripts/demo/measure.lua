@@ -42,7 +42,7 @@ function M.data(set, lengths, n, seed)
       local i = 1 + math.floor(rng:number() * set.count)
       local room = set:length(i) - length
       if room >= 0 then
-        local window = set:collate({ i }, nil, { { 1 + math.floor(rng:number() * (room + 1)), length } })
+        local window = set:collate({ i }, { windows = { { 1 + math.floor(rng:number() * (room + 1)), length } } })
         local index = window.index:values()
         if window.mask:all() and index[length] - index[1] == length - 1 then
           got = got + 1

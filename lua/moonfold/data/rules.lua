@@ -41,6 +41,7 @@ end
 --   name of one of `named`
 -- @usage local rule = rules.rule "protein-flash"; rule:size(512, 4) --> 156
 function M.rule(o)
+  if getmetatable(o) == Rule then return o end
   if type(o) == "string" then
     o = M.named[o] or fail("batch rule: no rule '%s' (known: %s)", o, table.concat(options.sorted_keys(M.named), ", "))
   end
@@ -49,6 +50,10 @@ function M.rule(o)
   if not ROUNDS[rule.round] then fail("batch rule: round '%s' (known: floor, nearest)", tostring(rule.round)) end
   if not SCOPES[rule.scope] then fail("batch rule: scope '%s' (known: global, rank)", tostring(rule.scope)) end
   return setmetatable(rule, Rule)
+end
+
+function Rule:__tostring()
+  return ("%s %.17g %s %s, cap %s, plus %g"):format(self.kind, self.budget, self.round, self.scope, tostring(self.cap), self.plus)
 end
 
 --- Examples in a batch: of one rank, or of all together when the scope is global.

@@ -1,0 +1,144 @@
+--- Bar charts as a picture: SVG written here, PNG drawn by gnuplot.
+--
+--     chart.draw("set.svg", "train.safetensors", {
+--       { title = "lengths", x = "residues", y = "entries", from = 0, width = 20, values = { 3, 14, 15 } },
+--       { title = "types", y = "share", labels = { "A", "C" }, values = { 0.08, 0.02 } },
+--     })
+--
+-- A panel has bars of equal width over numbers (`from`, `width`) or one for each of its `labels`.
+-- @module moonfold.chart
+local fail = require "moonfold.fail"
+local files = require "moonfold.files"
+local journal = require "moonfold.journal"
+
+local M = {}
+
+local WIDTH, HEIGHT, COLUMNS = 460, 280, 2          -- of a panel, in points; panels side by side
+local LEFT, RIGHT, TOP, BOTTOM = 58, 16, 34, 46     -- of its margins
+local HEAD = 34                                     -- of the picture's title
+
+-- Round numbers from 0 or `lo` to at least `hi`: about `count` steps of 1, 2, 2.5 or 5 times a power of ten.
+local function ticks(lo, hi, count)
+  local span = math.max(hi - lo, 1e-12)
+  local power = 10 ^ math.floor(math.log10(span / count))
+  local step = power
+  for _, factor in ipairs { 1, 2, 2.5, 5, 10 } do
+    step = factor * power
+    if span / step <= count then break end
+  end
+  local list, k = {}, math.ceil(lo / step)
+  while k * step <= hi + 1e-9 * span do
+    list[#list + 1] = k * step
+    k = k + 1
+  end
+  return list
+end
+
+local function escaped(text)
+  return (tostring(text):gsub("[&<>]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;" }))
+end
+
+local function highest(panel)
+  local most = 0
+  for _, value in ipairs(panel.values) do most = math.max(most, value) end
+  return most > 0 and most * 1.05 or 1
+end
+
+local function panel_svg(out, panel, x, y)
+  local function put(format, ...) out[#out + 1] = format:format(...) end
+  local left, right, top, bottom = x + LEFT, x + WIDTH - RIGHT, y + TOP, y + HEIGHT - BOTTOM
+  local n, high = #panel.values, highest(panel)
+  local bar = (right - left) / math.max(n, 1)
+  local middle = (left + right) / 2
+  put('<text x="%g" y="%g" text-anchor="middle" font-weight="bold">%s</text>', middle, y + TOP - 12, escaped(panel.title))
+  for _, value in ipairs(ticks(0, high, 5)) do
+    local at = bottom - (bottom - top) * value / high
+    put('<line x1="%g" y1="%.1f" x2="%g" y2="%.1f" stroke="#ddd"/>', left, at, right, at)
+    put('<text x="%g" y="%.1f" text-anchor="end" dy="0.35em">%g</text>', left - 6, at, value)
+  end
+  local gap = panel.labels and 0.12 * bar or 0
+  for k, value in ipairs(panel.values) do
+    local tall = (bottom - top) * value / high
+    if tall > 0 then
+      put('<rect x="%.2f" y="%.2f" width="%.2f" height="%.2f" fill="#4878a8"/>', left + (k - 1) * bar + gap, bottom - tall,
+        bar - 2 * gap, tall)
+    end
+    if panel.labels then
+      put('<text x="%.1f" y="%g" text-anchor="middle">%s</text>', left + (k - 0.5) * bar, bottom + 15, escaped(panel.labels[k]))
+    end
+  end
+  if not panel.labels then
+    local span = n * panel.width
+    for _, value in ipairs(ticks(panel.from, panel.from + span, 6)) do
+      local at = left + (right - left) * (value - panel.from) / span
+      put('<line x1="%.1f" y1="%g" x2="%.1f" y2="%g" stroke="#444"/>', at, bottom, at, bottom + 4)
+      put('<text x="%.1f" y="%g" text-anchor="middle">%g</text>', at, bottom + 17, value)
+    end
+  end
+  put('<line x1="%g" y1="%g" x2="%g" y2="%g" stroke="#444"/>', left, bottom, right, bottom)
+  put('<text x="%g" y="%g" text-anchor="middle" fill="#555">%s</text>', middle, bottom + 35, escaped(panel.x or ""))
+  put('<text x="%g" y="%g" text-anchor="middle" fill="#555" transform="rotate(-90 %g %g)">%s</text>', x + 14, (top + bottom) / 2,
+    x + 14, (top + bottom) / 2, escaped(panel.y or ""))
+end
+
+local function size_of(panels)
+  return WIDTH * math.min(COLUMNS, #panels), HEAD + HEIGHT * math.ceil(#panels / COLUMNS)
+end
+
+local function svg(title, panels)
+  local width, height = size_of(panels)
+  local out = {
+    ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="11">')
+      :format(width, height, width, height),
+    '<rect width="100%" height="100%" fill="white"/>',
+    ('<text x="%g" y="22" text-anchor="middle" font-size="14">%s</text>'):format(width / 2, escaped(title)),
+  }
+  for k, panel in ipairs(panels) do
+    panel_svg(out, panel, WIDTH * ((k - 1) % COLUMNS), HEAD + HEIGHT * math.floor((k - 1) / COLUMNS))
+  end
+  out[#out + 1] = "</svg>\n"
+  return table.concat(out, "\n")
+end
+
+-- In single quotes gnuplot takes a text as it is, but for the quote itself.
+local function quoted(text) return "'" .. tostring(text):gsub("'", "''") .. "'" end
+
+local function gnuplot(path, title, panels)
+  local width, height = size_of(panels)
+  local script = {
+    ("set terminal pngcairo noenhanced size %d,%d font 'sans,9'"):format(width, height), "set output " .. quoted(path),
+    ("set multiplot layout %d,%d"):format(math.ceil(#panels / COLUMNS), math.min(COLUMNS, #panels)) .. " title " .. quoted(title),
+    "unset key", "set grid ytics lc rgb '#dddddd'", "set style fill solid border lc rgb '#4878a8'",
+  }
+  for _, panel in ipairs(panels) do
+    local names = {}
+    for k, label in ipairs(panel.labels or {}) do names[k] = ("%s %d"):format(quoted(label), k) end
+    local from, step = panel.labels and 0.5 or panel.from, panel.labels and 1 or panel.width
+    local rows = {
+      "set title " .. quoted(panel.title), "set xlabel " .. quoted(panel.x or ""), "set ylabel " .. quoted(panel.y or ""),
+      ("set xrange [%.17g:%.17g]"):format(from, from + step * #panel.values), ("set yrange [0:%.17g]"):format(highest(panel)),
+      panel.labels and ("set xtics (%s)"):format(table.concat(names, ", ")) or "set xtics auto",
+      ("plot '-' using 1:2:(%.17g) with boxes lc rgb '#4878a8'"):format(step * (panel.labels and 0.76 or 1)),
+    }
+    for k, value in ipairs(panel.values) do rows[#rows + 1] = ("%.17g %.17g"):format(from + step * (k - 0.5), value) end
+    rows[#rows + 1] = "e"
+    script[#script + 1] = table.concat(rows, "\n")
+  end
+  script[#script + 1] = "unset multiplot\n"
+  return journal.gnuplot(table.concat(script, "\n"))
+end
+
+--- Draws panels side by side, two in a row.
+-- @tparam string path .svg, or .png, which takes gnuplot
+-- @tparam string title
+-- @tparam table panels see the head of this module; `title`, `x` and `y` are texts
+function M.draw(path, title, panels)
+  local ending = type(path) == "string" and path:match "%.(%w+)$"
+  if ending ~= "svg" and ending ~= "png" then fail("plot: '%s' ends neither in .svg nor in .png", tostring(path)) end
+  if ending == "svg" then return files.replace(path, svg(title, panels)) end
+  if not gnuplot(path, title, panels) then
+    fail("plot: %s: gnuplot, which draws .png, is not installed or refused; .svg needs no program", path)
+  end
+end
+
+return M
