@@ -13,7 +13,7 @@ local options = require "moonfold.options"
 
 local known = {
   "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "profile", "overhead",
-  "rows", "agreement",
+  "rows", "agreement", "batches",
 }
 
 local o = command.parse(arg, {

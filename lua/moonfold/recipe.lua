@@ -28,13 +28,16 @@ local TRAINING = {
   { "epochs", "integer", nil, "stop after so many passes over the data" },
   { "residues", "integer", nil, "residue budget of a batch of mixed lengths, in the place of a rule" },
   { "rule", "string", nil, "how many examples of one length make a batch: protein-ipa, protein-flash, rna-ipa, rna-flash" },
-  { "mode", "string", nil, "of batches by a rule: lengths (entries of one length) or copies (of one entry)" },
+  { "mode", "string", nil, "of batches: packed (mixed lengths), bucketed (neighbouring), lengths (of one), copies (of one entry)" },
   { "budget", "number", nil, "of the rule, in the place of its own" },
   { "cap", "integer", nil, "of the rule: most examples in a batch" },
   { "clusters", "boolean", false, "each epoch one entry of each cluster" },
+  { "split", "string", nil, "take entries of this split alone" },
+  { "max_resolution", "number", nil, "leave out entries that are resolved worse, or not known how well, angstrom" },
   { "shortest", "integer", nil, "leave out shorter entries" },
   { "longest", "integer", nil, "leave out longer entries" },
   { "crop", "integer", nil, "train on windows of so many residues of longer entries" },
+  { "prefetch", "integer", 2, "batches that are read while a step runs, 0 for none" },
   { "seed", "integer", 123, "of weights, batches and noise" },
   { "device", "string", "cpu", "where tensors live" },
   { "threads", "integer", 0, "CPU threads, 0 for all cores" },
@@ -211,16 +214,10 @@ function M.batches(preset, o, set)
   if not o.residues and not o.rule then
     o.residues, o.rule, o.mode = preset.data.residues, preset.data.rule, o.mode or preset.data.mode
   end
-  local filter
-  if o.shortest or o.longest then
-    filter = function(_, i)
-      local length = set:length(i)
-      return length >= (o.shortest or 1) and length <= (o.longest or math.huge)
-    end
-  end
-  return set:batches {
+  local view = set:view { split = o.split, min_length = o.shortest, max_length = o.longest, max_resolution = o.max_resolution }
+  return view:batches {
     residues = o.residues, rule = rule_of(o), mode = o.mode, clusters = o.clusters, epochs = o.epochs, crop = o.crop,
-    filter = filter, seed = o.seed, device = o.device,
+    seed = o.seed, device = o.device, prefetch = o.prefetch,
   }
 end
 

@@ -61,17 +61,17 @@ local function draw_clusters(use, cluster, rng, sorted)
   return result
 end
 
--- One after the other: a new batch where `fits(batch, length)` says no.
+-- One after the other: a new batch where `fits(count, sum, longest)`, of a batch with the next entry in it, says no.
 local function cut(order, lengths, fits)
-  local result, batch = {}, nil
+  local result, batch, sum, longest = {}, nil, 0, 0
   for _, i in ipairs(order) do
     local n = lengths[i]
-    if not batch or not fits(batch, n) then
-      batch = { sum = 0, longest = 0 }
+    if not batch or not fits(#batch + 1, sum + n, math.max(longest, n)) then
+      batch, sum, longest = {}, 0, 0
       result[#result + 1] = batch
     end
     batch[#batch + 1] = i
-    batch.sum, batch.longest = batch.sum + n, math.max(batch.longest, n)
+    sum, longest = sum + n, math.max(longest, n)
   end
   return result
 end
@@ -134,9 +134,9 @@ local function bucketed(order, lengths, o, rng)
     if key[a] ~= key[b] then return key[a] < key[b] end
     return place[a] < place[b]
   end)
-  return cut(sorted, lengths, function(batch, n)
-    if o.residues then return batch.sum + n <= o.residues end
-    return #batch < o.rule:size(math.max(batch.longest, n), o.ranks)
+  return cut(sorted, lengths, function(count, sum, longest)
+    if o.residues then return sum <= o.residues end
+    return count <= o.rule:size(longest, o.ranks)
   end)
 end
 
@@ -195,13 +195,13 @@ function M.make(o, epoch)
   local shared = o.mode == "copies" or o.rule ~= nil and o.rule.scope == "global"
   local self = setmetatable({ o = o, epoch = epoch, shared = shared }, Plan)
   if o.mode == "copies" then
-    self.batches = cut(order, o.lengths, function(batch) return #batch < o.proteins_per_step end)
+    self.batches = cut(order, o.lengths, function(count) return count <= o.proteins_per_step end)
   elseif o.mode == "lengths" and o.compat then
     self.batches, self.shared = replicas(order, o.lengths, o, rng), false
   else
     local batches
     if o.mode == "fixed" then
-      batches = cut(order, o.lengths, function(batch) return #batch < o.size end)
+      batches = cut(order, o.lengths, function(count) return count <= o.size end)
     elseif o.mode == "bucketed" then
       batches = bucketed(order, o.lengths, o, rng)
     elseif o.mode == "lengths" then
@@ -209,7 +209,7 @@ function M.make(o, epoch)
     elseif o.shuffle then
       batches = pack(order, o.lengths, o.residues)
     else
-      batches = cut(order, o.lengths, function(batch, n) return batch.sum + n <= o.residues end)
+      batches = cut(order, o.lengths, function(_, sum) return sum <= o.residues end)
     end
     if not self.shared then batches = even_out(batches, o.ranks) end
     self.batches = shuffle and shuffled(batches, rng) or batches

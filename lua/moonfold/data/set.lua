@@ -44,14 +44,17 @@ end
 --- Writes a data set, atomically.
 -- @tparam string path
 -- @tparam string kind "protein" or "rna"
--- @tparam table list a table for each entry: the tensors named at the head of this module (`torsions` and what follows
---   as `atoms.of(kind).features` makes them), and `entry`, a table with a `name` and any other metadata
+-- @tparam table list a table for each entry: the tensors that data.layout names (`torsions` and `torsion_mask` as
+--   `atoms.of(kind).features` makes them), and `entry`, a table with a `name` and any other metadata. With `atom_names`, a list
+--   of A names beside the entries, each has `atoms` (N, A, 3) and `atom_mask` (N, A) too
 -- @usage mf.data.write("toy.safetensors", "protein", { { translations = t, rotations = r, ..., entry = { name = "1ubq" } } })
 function M.write(path, kind, list)
   local rules = atoms.of(kind)
   if #list == 0 then fail("data.write: no entries for %s", path) end
-  local offsets, entries, columns = { 0 }, json.array(), {}
-  for _, name in ipairs(FIELDS) do columns[name] = {} end
+  local offsets, entries, columns, fields = { 0 }, json.array(), {}, {}
+  for _, name in ipairs(FIELDS) do fields[#fields + 1] = name end
+  for _, name in ipairs(list.atom_names and layout.optional_names or {}) do fields[#fields + 1] = name end
+  for _, name in ipairs(fields) do columns[name] = {} end
   for i, item in ipairs(list) do
     local n = item.translations:size(1)
     if not item.entry or type(item.entry.name) ~= "string" then fail("data.write: entry %d has no name", i) end
@@ -60,7 +63,7 @@ function M.write(path, kind, list)
     end
     offsets[i + 1] = offsets[i] + n
     entries[i] = item.entry
-    for _, name in ipairs(FIELDS) do
+    for _, name in ipairs(fields) do
       local x = item[name]
       if not x then
         if name == "mask" then x = mf.ones(n):bool()
@@ -73,8 +76,10 @@ function M.write(path, kind, list)
     end
   end
   local tensors = { offsets = mf.tensor(offsets, { dtype = "int64" }) }
-  for _, name in ipairs(FIELDS) do tensors[name] = mf.cat(columns[name], 1) end
-  mf.save(path, tensors, { format = FORMAT, kind = kind, entries = json.encode(entries) })
+  for _, name in ipairs(fields) do tensors[name] = mf.cat(columns[name], 1) end
+  mf.save(path, tensors, {
+    format = FORMAT, kind = kind, entries = json.encode(entries), atoms = list.atom_names and json.encode(list.atom_names),
+  })
 end
 
 function Set:__tostring()

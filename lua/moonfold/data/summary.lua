@@ -108,17 +108,15 @@ local function histogram(values, least)
     end
   end
   local counts = {}
-  for k = 1, math.floor((most - least) / width) + 1 do counts[k] = 0 end
-  for _, value in ipairs(values) do
-    local k = 1 + math.floor((value - least) / width)
-    counts[k] = counts[k] + 1
-  end
+  local function bin(value) return 1 + math.floor((value - least) / width + 1e-9) end      -- 2.3 belongs to 2.3 .. 2.4
+  for k = 1, bin(most) do counts[k] = 0 end
+  for _, value in ipairs(values) do counts[bin(value)] = counts[bin(value)] + 1 end
   return counts, width
 end
 
 local AT_ONCE = 4000000     -- residues whose types are read at a time
 
--- Share of each residue type, and of all that are none of them.
+-- Share of each residue type, and, as X, of all that are none of them.
 local function types_of(set)
   local known = atoms.of(set.kind).types
   local counts, total = ffi.new("double[?]", #known + 1), 0
@@ -145,7 +143,7 @@ local function types_of(set)
   add_up()
   local labels, shares = {}, {}
   for k = 0, #known do
-    labels[k + 1] = k < #known and known:sub(k + 1, k + 1) or "other"
+    labels[k + 1] = k < #known and known:sub(k + 1, k + 1) or "X"
     shares[k + 1] = total > 0 and counts[k] / total or 0
   end
   return labels, shares
@@ -163,7 +161,7 @@ function M.plot(set, path)
   local labels, shares = types_of(set)
   local panels = {
     { title = "length", x = "residues", y = "entries", from = 0, width = width, values = counts },
-    { title = "residue types", y = "share of residues", labels = labels, values = shares },
+    { title = "residue types", x = "X: any other", y = "share of residues", labels = labels, values = shares },
   }
   local names, means = {}, {}
   for _, key in ipairs(STRUCTURE) do
