@@ -244,6 +244,7 @@ check-gpu-sanitize: all $(BUILD)/sanitize ## run every operator on the GPU under
 check-long: check ## everything, the slow specs too
 	$(Q)MOONFOLD_BUILD=$(BUILD) MOONFOLD_LONG=1 busted --lua=luajit
 	$(Q)$(CHECK) check-chemistry
+	$(Q)$(CHECK) check-threads
 
 .PHONY: check-chemistry
 check-chemistry: cpu ## hold secondary structure against mkdssp, torsions against gemmi, rebuilt backbones against ../shared/data

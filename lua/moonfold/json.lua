@@ -262,15 +262,15 @@ function M.decode(text)
   return value
 end
 
--- Where the string that begins at byte `at` ends.
+-- Where the string that begins at byte `at` ends, and whether there are escapes in it.
 local function skip_string(text, p, at)
-  local stop = at
+  local stop, escaped = at, false
   repeat
     stop = stop + 1
     local c = p[stop - 1]
-    if c == BACKSLASH then stop = stop + 1 end
+    if c == BACKSLASH then stop, escaped = stop + 1, true end
   until c == QUOTE or stop > #text
-  return stop
+  return stop, escaped
 end
 
 -- The byte after the value that begins at `at`, told by its brackets and strings alone.
@@ -289,6 +289,16 @@ local function skip_value(text, p, at)
   fail(text, at, "the text ends too early")
 end
 
+-- Is what stands between the quotes at bytes `at` and `stop` this string? Without making one of it.
+local function same(p, at, stop, wanted)
+  if stop - at - 1 ~= #wanted then return false end
+  local w = ffi.cast("const uint8_t *", wanted)
+  for k = 0, #wanted - 1 do
+    if p[at + k] ~= w[k] then return false end
+  end
+  return true
+end
+
 -- The value of a key of the object that begins at byte `at`; of several the last, as `read` has it.
 local function field(text, at, wanted)
   local p, found = ffi.cast("const uint8_t *", text), nil
@@ -296,12 +306,13 @@ local function field(text, at, wanted)
   at = skip(p, at + 1)
   while p[at - 1] ~= CLOSE_OBJECT do
     if p[at - 1] ~= QUOTE then fail(text, at, "a key must be a string") end
-    local key
-    key, at = read_string(text, p, at)
-    at = skip(p, at)
+    local stop, escaped = skip_string(text, p, at)
+    local is_it
+    if escaped then is_it = read_string(text, p, at) == wanted else is_it = same(p, at, stop, wanted) end
+    at = skip(p, stop + 1)
     if p[at - 1] ~= COLON then fail(text, at, "expected ':'") end
     at = skip(p, at + 1)
-    if key == wanted then found = at end
+    if is_it then found = at end
     at = skip_value(text, p, at)
     if p[at - 1] == COMMA then at = skip(p, at + 1) end
   end

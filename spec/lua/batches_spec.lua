@@ -376,12 +376,17 @@ describe("batches", function()
   end)
 
   it("refuse options that make no sense, by name", function()
-    write(path, { 5, 9 }, rng)
+    write(path, { 5, 9, 4 }, rng)
     local set = mf.data.open(path)
     for message, o in pairs {
       ["mode 'pakced' (known: bucketed, copies, fixed, lengths, packed, cluster_length_batch"] = { mode = "pakced", residues = 9 },
       ["mode packed needs residues"] = { mode = "packed" }, ["mode fixed needs size"] = { mode = "fixed" },
-      ["mode bucketed needs a rule or residues"] = { mode = "bucketed" }, ["mode copies needs a rule"] = { mode = "copies" },
+      ["mode bucketed needs residues (the budget of a batch) or rule (data.rules)"] = { mode = "bucketed" },
+      ["mode copies needs rule"] = { mode = "copies" },
+      ["mode packed goes by residues; it takes no rule"] = { residues = 9, rule = "rna-ipa" },
+      ["mode fixed goes by size; it takes no residues"] = { mode = "fixed", size = 2, residues = 9 },
+      ["mode bucketed goes by residues; it takes no rule"] = { mode = "bucketed", residues = 9, rule = "rna-ipa" },
+      ["proteins_per_step must be a whole number from 1 to 1, got 2"] = { residues = 9, ranks = 2, proteins_per_step = 2 },
       ["residues must be a whole number of at least 1, got 1.5"] = { residues = 1.5 },
       ["size must be a whole number of at least 1, got 0"] = { size = 0 },
       ["rank must be a whole number from 1 to 2, got 3"] = { residues = 9, rank = 3, ranks = 2 },
@@ -399,7 +404,7 @@ describe("batches", function()
     support.error_matches(function() set:batches { residues = 10, state = state } end,
       "the state has residues 9, this iterator 10", true)
     support.error_matches(function() set:view({ entries = { 1 } }):batches { residues = 9, state = state } end,
-      "the state has content 2 entries, 14 residues, this iterator 1 entries, 5 residues", true)
+      "the state has content 3 entries, 18 residues, this iterator 1 entries, 5 residues", true)
     state.plan = nil
     support.error_matches(function() set:batches { residues = 9, state = state } end, "of another version of Moonfold", true)
   end)

@@ -187,7 +187,7 @@ describe("a data set", function()
     support.error_matches(function() mf.data.open(other) end, "is not a data set", true)
     os.remove(other)
     support.error_matches(function() set:batches { rule = "protein-flsh" } end, "no rule 'protein-flsh'", true)
-    support.error_matches(function() set:batches {} end, "needs a rule", true)
+    support.error_matches(function() set:batches {} end, "mode lengths needs rule", true)
   end)
 end)
 

@@ -250,7 +250,8 @@ end)
 describe("a lazy JSON list", function()
   it("gives each element as decoding all of it would", function()
     local texts = {
-      "[]", " [ ] ", "[1]", '[{"a":1,"b":[2,{"c":"]}\\""}]} , "x,[\\\\" ,null,\t-1.5e3,[[],[]],{}, {"a":"\\u00e9", "b":7,"a":8}]',
+      "[]", " [ ] ", "[1]", '[{"a":1,"b":[2,{"c":"]}\\""}]} , "x,[\\\\" ,null,\t-1.5e3,[[],[]],{}, {"a":"\\u00e9", "b":7,"a":8},' ..
+        '{"\\u0061":1,"aa":2,"":3, "c\\"":4, "b" : [] }]',
       '["\\"","\\\\",[1,2,[3]],true]\n',
     }
     for _, text in ipairs(texts) do

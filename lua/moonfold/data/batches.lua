@@ -51,12 +51,31 @@ local NAMES = {
   time_batch = { "copies", false }, cluster_time_batch = { "copies", true },
   length_batch = { "lengths", false }, cluster_length_batch = { "lengths", true },
 }
-local MODES = { packed = true, bucketed = true, fixed = true, lengths = true, copies = true }
+-- Which options say how large a batch is.
+local MODES = {
+  packed = { "residues" }, bucketed = { "residues", "rule" }, fixed = { "size" }, lengths = { "rule" }, copies = { "rule" },
+}
+local SIZES = { residues = "the budget of a batch", size = "the entries of a batch", rule = "data.rules" }
 
 local function whole(name, value, least, most)
   if type(value) ~= "number" or value < least or value > (most or math.huge) or value ~= math.floor(value) then
     local range = most and ("from %d to %d"):format(least, most) or ("of at least %d"):format(least)
     fail("set:batches: %s must be a whole number %s, got %s", name, range, tostring(value))
+  end
+end
+
+-- Exactly one of the options that a mode takes its size from.
+local function check_size(o)
+  local takes, given, names = MODES[o.mode], nil, {}
+  for k, name in ipairs(takes) do
+    given = given or o[name] ~= nil and name
+    names[k] = ("%s (%s)"):format(name, SIZES[name])
+  end
+  if not given then fail("set:batches: mode %s needs %s", o.mode, table.concat(names, " or ")) end
+  for _, name in ipairs(options.sorted_keys(SIZES)) do
+    if o[name] ~= nil and name ~= given then
+      fail("set:batches: mode %s goes by %s; it takes no %s beside it", o.mode, given, name)
+    end
   end
 end
 
@@ -69,13 +88,7 @@ local function check_options(o)
     for _, name in ipairs(options.sorted_keys(NAMES)) do known[#known + 1] = name end
     fail("set:batches: mode '%s' (known: %s)", tostring(o.mode), table.concat(known, ", "))
   end
-  local by_rule = o.mode == "lengths" or o.mode == "copies" or o.mode == "bucketed" and not o.residues
-  if o.mode == "packed" and not o.residues then fail "set:batches: mode packed needs residues, the budget of a batch" end
-  if o.mode == "fixed" and not o.size then fail "set:batches: mode fixed needs size, the entries of a batch" end
-  if by_rule and not o.rule then
-    fail("set:batches: mode %s needs a rule%s", o.mode, o.mode == "bucketed" and " or residues" or "")
-  end
-  if by_rule then o.residues, o.size = nil, nil else o.rule = nil end
+  check_size(o)
   if o.rule then o.rule = rules.rule(o.rule) end
   for _, name in ipairs { "residues", "size", "crop", "steps", "epochs" } do
     if o[name] ~= nil then whole(name, o[name], (name == "steps" or name == "epochs") and 0 or 1) end
@@ -84,7 +97,7 @@ local function check_options(o)
   whole("rank", o.rank, 1, o.ranks)
   whole("prefetch", o.prefetch, 0)
   whole("threads", o.threads, 1, 64)
-  whole("proteins_per_step", o.proteins_per_step, 1, o.ranks)
+  whole("proteins_per_step", o.proteins_per_step, 1, o.mode == "copies" and o.ranks or 1)
   if o.compat and o.mode == "lengths" and o.rule.scope == "global" then
     fail "set:batches: compat batches by length on each rank: the rule's scope must be rank"
   end

@@ -6,7 +6,8 @@
 --     lengths    entries of one length, as many as `rule` says
 --     copies     one entry, as many times as `rule` says (independent times and noise)
 --
--- An epoch is one pass: every entry (with clusters, one of each) is in one batch. Batches belong to one rank each, the first
+-- An epoch is one pass: every entry (with clusters, one of each) is in one batch; what the RNA program calls an epoch, several
+-- passes, is several epochs here, each with a seed of its own. Batches belong to one rank each, the first
 -- `ranks` of them make the first step and so on; where their number is not a multiple of `ranks`, those with most entries are
 -- halved until it is, so that no entry comes twice and every rank makes as many steps. Only where no batch is left to halve does
 -- a rank get an empty one. Copies, and a rule whose scope is "global", make steps that the ranks share: each takes as even a
