@@ -506,10 +506,30 @@ mf_status mf_structure_add_residue(mf_structure *s, const char *name, int number
 mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *element, const double *xyz, double b);
 mf_status mf_structure_write(const mf_structure *s, const char *path, int format);         /* AUTO: by the name; where it does not say, mmCIF past PDB's limits */
 
-/* ---- CIF, text (1.1) or BinaryCIF, plain or gzip: any category ---- */
+/* ---- CIF, text (1.1) or BinaryCIF, plain or gzip: every category of it, in memory ---- */
+typedef struct mf_cif mf_cif;
+mf_status mf_cif_read(mf_cif **out, const char *path, int64_t max_bytes);            /* of the inflated text, and of the values' table; 0: 1 GiB */
+mf_status mf_cif_parse(mf_cif **out, const void *data, int64_t bytes, const char *name);
+void mf_cif_release(mf_cif *cif);
+typedef struct mf_cif_counts { int64_t blocks, tables; } mf_cif_counts;              /* save frames are blocks too */
+void mf_cif_count(mf_cif_counts *out, const mf_cif *cif);
+const char *mf_cif_block(const mf_cif *cif, int64_t i, int64_t *parent);             /* its name; parent: the block that a frame stands in, or -1 */
+/* A loop, or the tags and values of one category, which are one row. Tags without a point are one category. */
+typedef struct mf_cif_table_info { int64_t block, rows, columns; int loop; } mf_cif_table_info;
+mf_status mf_cif_table(mf_cif_table_info *out, const mf_cif *cif, int64_t i);
+const char *mf_cif_tag(const mf_cif *cif, int64_t table, int64_t column);            /* "_atom_site.id", as the file writes it; NULL past the end */
 enum { MF_CIF_TEXT, MF_CIF_QUOTED, MF_CIF_INTEGER, MF_CIF_REAL, MF_CIF_INAPPLICABLE, MF_CIF_UNKNOWN };   /* the last two: . and ? */
 /* INTEGER and REAL are of BinaryCIF and stand in `number`; a QUOTED value came in quotes or as a text field. */
 typedef struct mf_cif_cell { const char *text; int64_t bytes; double number; int kind; } mf_cif_cell;
+mf_status mf_cif_value(mf_cif_cell *out, const mf_cif *cif, int64_t table, int64_t row, int64_t column);
+
+/* ---- tar archives, plain or gzip: ustar, pax and GNU names and sizes; the regular files in them, in order ---- */
+typedef struct mf_tar mf_tar;
+typedef struct mf_tar_member { const char *name; int64_t offset, bytes; } mf_tar_member;   /* offset: of its data in the file, -1 in a compressed one */
+mf_status mf_tar_open(mf_tar **out, const char *path);
+mf_status mf_tar_next(mf_tar_member *out, mf_tar *tar);                              /* name NULL at the end; it stands until the next */
+mf_status mf_tar_read(char **data, int64_t *bytes, mf_tar *tar, int64_t max_bytes);  /* of the member, as they are; once; 0: 1 GiB; mf_file_free */
+void mf_tar_close(mf_tar *tar);
 
 /* ---- chemistry: of one model of a structure, counted from 1; residues and atoms by their numbers in the structure ---- */
 /* Secondary structure by the rule of DSSP 4, a letter for each residue of the structure: H alpha, G 3-10, I pi helix, E strand,

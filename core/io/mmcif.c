@@ -211,10 +211,12 @@ static mf_status read_title(mf__mmcif *m, const mf_cif_cell *cells) { one_line(m
 static mf_status read_date(mf__mmcif *m, const mf_cif_cell *cells) { one_line(m->date, sizeof m->date, cells); return MF_OK; }
 
 static mf_status read_method(mf__mmcif *m, const mf_cif_cell *cells) {
-    size_t used = strlen(m->method);
     char text[256];
     one_line(text, sizeof text, cells);
-    if (*text && used + strlen(text) + 3 < sizeof m->method) snprintf(m->method + used, sizeof m->method - used, "%s%s", used ? "; " : "", text);
+    const size_t used = strlen(m->method), more = strlen(text);
+    if (more == 0 || used + more + 3 > sizeof m->method) return MF_OK;
+    if (used) memcpy(m->method + used, "; ", 2);
+    memcpy(m->method + used + (used ? 2 : 0), text, more + 1);
     return MF_OK;
 }
 

@@ -6,6 +6,7 @@ local fail = require "moonfold.fail"
 
 local C = binding.C
 local M = {}
+local check = binding.check -- raises the library's text at the user's line
 
 local function quoted(path)
   return "'" .. path:gsub("'", [['\'']]) .. "'"
@@ -94,6 +95,40 @@ function M.list(folder, endings)
   pipe:close()
   table.sort(found)
   return found
+end
+
+-- A member of a tar archive; its data can be had while the archive stands at it.
+local member = {}
+member.__index = member
+
+--- The data of the member that an iteration over an archive stands at, as they are: a .gz is not inflated.
+-- @treturn string
+function member.read(m)
+  local data, bytes = ffi.new "char *[1]", ffi.new "int64_t[1]"
+  check(C.mf_tar_read(data, bytes, m.archive, 0))
+  local text = ffi.string(data[0], bytes[0])
+  C.mf_file_free(data[0])
+  return text
+end
+
+--- The regular files in a tar archive, plain or gzip, in order: `name`, `bytes`, `offset` (of its data in the archive, from
+-- 0; nil in a compressed one) and `:read()`, which gives the data once, before the iteration goes on.
+-- @tparam string path
+-- @treturn function an iterator
+-- @usage for m in mf.files.tar "entries.tar" do print(m.name, m.bytes) end
+function M.tar(path)
+  local out = ffi.new "mf_tar *[1]"
+  if type(path) ~= "string" then fail("files.tar: the path is a %s, expected a string", type(path)) end
+  check(C.mf_tar_open(out, path))
+  local archive = ffi.gc(out[0], C.mf_tar_close)
+  local found = ffi.new "mf_tar_member"
+  return function()
+    check(C.mf_tar_next(found, archive))
+    if found.name == nil then return nil end
+    local offset = found.offset >= 0 and tonumber(found.offset) or nil
+    local name, bytes = ffi.string(found.name), tonumber(found.bytes)
+    return setmetatable({ name = name, bytes = bytes, offset = offset, archive = archive }, member)
+  end
 end
 
 return M

@@ -36,7 +36,7 @@ mf.options = require "moonfold.options"
 -- Loaded when first named, so that a script pays for what it uses.
 local later = {
   nn = true, models = true, flow = true, data = true, metrics = true, atoms = true, structure = true, sample = true,
-  trainer = true, weights = true, help = true, chemistry = true,
+  trainer = true, weights = true, help = true, chemistry = true, cif = true, files = true,
 }
 
 setmetatable(mf, {

@@ -1,7 +1,7 @@
 /* failing_malloc.c: walks the functions whose allocations no context counts (files, structures, assignment, opening):
  * malloc, calloc and realloc of the whole process are ours, the nth fails, and what was taken has to come back.
  *
- *     failing_malloc FOLDER        prints a line for each function, exits with 1 after the first that is wrong
+ *     failing_malloc FOLDER        (with a.bcif and a.tar in it) prints a line for each function, exits with 1 after the first that is wrong
  *
  * A function is called with the first allocation failing, then the second, until one call succeeds. Every failure must
  * return MF_ENOMEM or MF_EIO (where a library of the system hides its own), leave *out NULL, and free what it took. */
@@ -53,7 +53,7 @@ void free(void *p) {
     __libc_free(p);
 }
 
-static char path[4096], text_path[4096], pdb_path[4096], cif_path[4096];
+static char tar_path[4096], bcif_path[4096], path[4096], text_path[4096], pdb_path[4096], cif_path[4096];
 static mf_ctx *ctx;
 static mf_tensor *w, *turned;     /* turned: (3, 3), not contiguous */
 static mf_archive *stored;        /* two rows of three */
@@ -62,6 +62,8 @@ static mf_structure *built, *folded;   /* folded: a real protein, and a base pai
 typedef struct results {          /* what a call made; all NULL after a failure */
     mf_archive *archive;
     mf_structure *structure;
+    mf_cif *cif;
+    mf_tar *tar;
     mf_ctx *ctx;
     char *text;
     mf_tensor *tensors[2];
@@ -193,6 +195,32 @@ static mf_status parse(results *r) {
     return mf_structure_parse(&r->structure, text, sizeof text - 1, "text", NULL);
 }
 
+static mf_status read_bcif(results *r) { return mf_structure_read(&r->structure, bcif_path, NULL); }
+static mf_status cif_read(results *r) { return mf_cif_read(&r->cif, cif_path, 0); }
+static mf_status cif_read_binary(results *r) { return mf_cif_read(&r->cif, bcif_path, 0); }
+
+static mf_status cif_parse(results *r) {
+    static const char text[] = "data_x _a.u 1 _b.u 2 _a.v 3 loop_ _c.u _c.v 1 2 3 4 save_f _a.u 1 save_ data_y _z 'q'";
+    return mf_cif_parse(&r->cif, text, sizeof text - 1, "text");
+}
+
+static mf_status tar_open(results *r) { return mf_tar_open(&r->tar, tar_path); }
+
+/* One member, of a name that does not fit its header. */
+static mf_status tar_walk(results *r) {
+    mf_tar_member m;
+    int64_t bytes;
+    mf_status status = mf_tar_open(&r->tar, tar_path);
+    if (status == MF_OK) status = mf_tar_next(&m, r->tar);
+    if (status == MF_OK) status = mf_tar_read(&r->text, &bytes, r->tar, 0);
+    if (status == MF_OK) status = mf_tar_next(&m, r->tar);
+    if (status != MF_OK && r->text == NULL) {
+        mf_tar_close(r->tar);
+        r->tar = NULL;
+    }
+    return status;
+}
+
 static mf_status dssp(results *r) {
     static char letters[4096];
     (void)r;
@@ -251,6 +279,8 @@ static void give_back(results *r) {
     mf_tensor_release(r->tensors[1]);
     mf_archive_close(r->archive);
     mf_structure_release(r->structure);
+    mf_cif_release(r->cif);
+    mf_tar_close(r->tar);
     mf_ctx_release(r->ctx);
     mf_file_free(r->text);
 }
@@ -289,7 +319,7 @@ static int walk(const char *name, mf_status (*call)(results *)) {
             printf("%s: allocation %ld: %s: %s\n", name, n, mf_status_name(status), mf_error_text());
             return 1;
         }
-        if (r.archive || r.structure || r.ctx || r.text || r.tensors[0] || r.tensors[1] || alive() != before) {
+        if (r.archive || r.structure || r.cif || r.tar || r.ctx || r.text || r.tensors[0] || r.tensors[1] || alive() != before) {
             printf("%s: allocation %ld failed and left %ld blocks or a result\n", name, n, taken - before);
             return 1;
         }
@@ -304,6 +334,8 @@ int main(int argc, char **argv) {
     snprintf(text_path, sizeof text_path, "%s/a.txt", argv[1]);
     snprintf(pdb_path, sizeof pdb_path, "%s/a.pdb", argv[1]);
     snprintf(cif_path, sizeof cif_path, "%s/a.cif", argv[1]);
+    snprintf(bcif_path, sizeof bcif_path, "%s/a.bcif", argv[1]);
+    snprintf(tar_path, sizeof tar_path, "%s/a.tar", argv[1]);
     results r = {NULL};
     if (mf_ctx_open(&ctx) != MF_OK || build(&r) != MF_OK || fold() != MF_OK) return 2;
     if (mf_tensor_full(&w, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){2, 3}, 1) != MF_OK) return 2;
@@ -325,6 +357,8 @@ int main(int argc, char **argv) {
               walk("mf_file_read", file_read) | walk("mf_file_sha256", file_sha256) | walk("mf_file_move", file_move) | walk("mf_structure_create and add", build) |
               walk("mf_structure_write pdb", write_pdb) | walk("mf_structure_write mmcif", write_mmcif) |
               walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse) |
+              walk("mf_structure_read bcif", read_bcif) | walk("mf_cif_read text", cif_read) | walk("mf_cif_read binary", cif_read_binary) |
+              walk("mf_cif_parse", cif_parse) | walk("mf_tar_open", tar_open) | walk("mf_tar_next and mf_tar_read", tar_walk) |
               walk("mf_structure_dssp", dssp) | walk("mf_backbone_dssp", backbone_dssp) | walk("mf_structure_gyration", gyration) |
               walk("mf_structure_contacts", contacts) | walk("mf_structure_clashes", clashes) |
               walk("mf_structure_base_pairs", base_pairs) | walk("mf_image_png", image_png);

@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local mf = require "moonfold"
 local F = require "moonfold.ffi"
+local bcif = require "spec.support.bcif"
 local naive = require "spec.support.naive"
 local support = require "spec.support"
 local C, ctx = F.C, F.ctx
@@ -231,7 +232,8 @@ local reasons = {}
 local function because(reason, names)
   for name in names:gmatch "%S+" do reasons[name] = reason end
 end
-because("only looks", [[mf_error_text mf_version mf_status_name mf_dtype_name mf_dtype_bytes mf_clock mf_is_terminal
+because("only looks", [[mf_cif_count mf_cif_block mf_cif_table mf_cif_tag mf_cif_value
+  mf_error_text mf_version mf_status_name mf_dtype_name mf_dtype_bytes mf_clock mf_is_terminal
   mf_ctx_thread_count mf_ctx_product_precision mf_grad_enabled mf_memory_get mf_memory_pressure mf_ctx_rng mf_tensor_dropped
   mf_tensor_id
   mf_tensor_ctx mf_tensor_device mf_tensor_dtype mf_tensor_ndim mf_tensor_size mf_tensor_stride mf_tensor_count
@@ -248,7 +250,8 @@ because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_p
 because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit mf_memory_flush mf_synchronize mf_packing_prepare")
 because("is for a GPU alone: spec/cuda/graph_spec.lua",
   "mf_graph_begin mf_graph_end mf_graph_replay mf_profile_begin mf_profile_end")
-because("frees", [[mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close
+because("frees", [[mf_cif_release mf_tar_close
+  mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close
   mf_row_reader_close mf_file_free mf_process_release mf_process_kill mf_process_close_input mf_archive_stream_abandon
   mf_structure_release mf_graph_release]])
 because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
@@ -258,7 +261,8 @@ because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignmen
   mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append mf_archive_stream_put
   mf_archive_stream_copy mf_archive_stream_commit mf_structure_read mf_structure_parse mf_structure_create mf_structure_add_chain
   mf_structure_add_residue mf_structure_add_atom mf_structure_write mf_structure_dssp mf_backbone_dssp mf_structure_gyration
-  mf_structure_contacts mf_structure_clashes mf_structure_base_pairs mf_image_png]])
+  mf_structure_contacts mf_structure_clashes mf_structure_base_pairs mf_image_png mf_cif_read mf_cif_parse mf_tar_open mf_tar_next
+  mf_tar_read]])
 because("allocates nothing", [[mf_row_reader_next mf_process_ended mf_process_errors mf_sha256 mf_structure_torsions
   mf_backbone_build]])
 
@@ -510,8 +514,19 @@ describe("failing allocations one by one,", function()
     os.remove(folder)
     local library = F.library:match "^/" and F.library or "./" .. F.library
     local where = library:match "^(.*)/"
-    local command = ("mkdir %s && %s -std=c11 -o %s/walk spec/core/failing_malloc.c %s -Wl,-rpath,\"$(cd %s && pwd)\" && "
-      .. "OMP_NUM_THREADS=1 %s/walk %s 2>&1"):format(folder, os.getenv "CC" or "cc", folder, library, where, folder, folder)
+    local long = ("long"):rep(30) -- past what a header of tar holds
+    assert(support.shell(("mkdir %s && cd %s && echo 1 > %s && tar --format=gnu -cf a.tar %s"):format(folder, folder, long, long)))
+    local number = bcif.numbers({ 1.5 }, { { kind = "FixedPoint", factor = 10 }, { kind = "IntegerPacking", byteCount = 1 } })
+    local columns = {}
+    for _, item in ipairs { "Cartn_x", "Cartn_y", "Cartn_z" } do columns[#columns + 1] = { name = item, data = number } end
+    for _, item in ipairs { "id", "label_atom_id", "label_comp_id", "label_asym_id" } do
+      columns[#columns + 1] = { name = item, data = bcif.strings { "C" }, mask = bcif.mask { 0 } }
+    end
+    local file = assert(io.open(folder .. "/a.bcif", "wb"))
+    file:write(bcif.file { { header = "X", categories = { { name = "_atom_site", rowCount = 1, columns = columns } } } })
+    file:close()
+    local command = ("%s -std=c11 -o %s/walk spec/core/failing_malloc.c %s -Wl,-rpath,\"$(cd %s && pwd)\" && "
+      .. "OMP_NUM_THREADS=1 %s/walk %s 2>&1"):format(os.getenv "CC" or "cc", folder, library, where, folder, folder)
     local pipe = io.popen(command .. "; echo status $?; rm -r " .. folder)
     local text = pipe:read "*a"
     pipe:close()
