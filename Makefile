@@ -223,6 +223,24 @@ check-threads: ## run what reads ahead on threads under ThreadSanitizer
 	    -L$(BUILD)/tsan -lmoonfold -Wl,-rpath,'$$ORIGIN'
 	$(Q)TSAN_OPTIONS=halt_on_error=1:report_bugs=1 OMP_NUM_THREADS=1 $(BUILD)/tsan/row_reader_threads $(BUILD)/tsan
 
+# A harness is one file, spec/fuzz/NAME_fuzz.c; spec/fuzz/corpus/NAME holds what it starts from. Linked with the objects, not the
+# library: it may call what that hides.
+FUZZERS := $(patsubst spec/fuzz/%_fuzz.c,%,$(sort $(wildcard spec/fuzz/*_fuzz.c)))
+FUZZ    ?= $(FUZZERS)
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: ## fuzz the readers of files with clang's libFuzzer (FUZZ="zip npy", FUZZ_SECONDS=600)
+	$(Q)$(CHECK) $(JOBS) -s BUILD=$(BUILD)/fuzz CC=clang OPT=-O1 CFLAGS="-g -w -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION" \
+	    SANITIZE="$(SANITIZERS) -fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined" $(FUZZ:%=$(BUILD)/fuzz/%_fuzz) >/dev/null
+	$(Q)for name in $(FUZZ); do echo "fuzz: $$name, $(FUZZ_SECONDS) s"; mkdir -p $(BUILD)/fuzz/corpus/$$name $(BUILD)/fuzz/found; \
+	    $(BUILD)/fuzz/$${name}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -artifact_prefix=$(BUILD)/fuzz/found/$$name- \
+	    -print_final_stats=1 $(BUILD)/fuzz/corpus/$$name spec/fuzz/corpus/$$name 2>$(BUILD)/fuzz/$$name.log || { tail -40 $(BUILD)/fuzz/$$name.log; exit 1; }; \
+	    grep -E '^stat::number_of_executed_units' $(BUILD)/fuzz/$$name.log; done
+
+$(BUILD)/%_fuzz: spec/fuzz/%_fuzz.c $(OBJECTS)
+	@echo "  link  $@"
+	$(Q)$(CC) $(ALLC) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+
 # NVIDIA's tools do not get along with LuaJIT's compiler: spec/cuda/sanitize.c calls every operator without it. Blocks of memory are
 # allocations of their own, so that the tools see where each ends. racecheck and synccheck have to be read (cuda/README.md).
 GPU_TOOLS ?= memcheck initcheck
@@ -245,6 +263,11 @@ check-long: check ## everything, the slow specs too
 	$(Q)MOONFOLD_BUILD=$(BUILD) MOONFOLD_LONG=1 busted --lua=luajit
 	$(Q)$(CHECK) check-chemistry
 	$(Q)$(CHECK) check-threads
+	$(Q)$(CHECK) check-torch
+
+.PHONY: check-torch
+check-torch: cpu ## hold checkpoints against PyTorch, where a python3 has it
+	$(Q)LUA_PATH='lua/?.lua;lua/?/init.lua;;' MOONFOLD_LIBRARY=$(LIBRARY) $(BUILD)/moonfold spec/tools/torch_roundtrip.lua $(PYTHON)
 
 .PHONY: check-chemistry
 check-chemistry: cpu ## hold secondary structure against mkdssp, torsions against gemmi, rebuilt backbones against ../shared/data

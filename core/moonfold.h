@@ -54,6 +54,8 @@ typedef struct mf_archive mf_archive;     /* an open safetensors file, memory ma
 typedef struct mf_archive_stream mf_archive_stream; /* a safetensors file being written */
 typedef struct mf_process mf_process;     /* a child process */
 typedef struct mf_row_reader mf_row_reader; /* reads rows of an archive ahead of time */
+typedef struct mf_zip mf_zip;             /* an open ZIP archive, memory mapped */
+typedef struct mf_pickle mf_pickle;       /* what a pickle holds, as inert values */
 typedef struct mf_structure mf_structure; /* models, chains, residues and atoms of one structure */
 
 /* ---- errors and library ---- */
@@ -445,6 +447,68 @@ void mf_row_reader_close(mf_row_reader *r);                   /* stops the threa
 mf_status mf_row_reader_submit(mf_row_reader *r, const int64_t *first, const int64_t *count, int64_t runs); /* count[k] rows from first[k], run after run */
 mf_status mf_row_reader_next(mf_tensor **out, mf_row_reader *r); /* n tensors on the CPU; waits. MF_ESTATE: nothing was submitted */
 int64_t mf_row_reader_pending(const mf_row_reader *r);        /* jobs submitted and not taken */
+
+/* ---- ZIP archives: checkpoints of PyTorch, arrays of NumPy ----
+ * Checked wholly when opened (bounds, overlaps, names), data against their CRC when read; stored or deflated, ZIP64. */
+mf_status mf_zip_open(mf_zip **out, const char *path);
+void mf_zip_close(mf_zip *zip);
+int64_t mf_zip_count(const mf_zip *zip);
+const char *mf_zip_name(const mf_zip *zip, int64_t i);
+int64_t mf_zip_size(const mf_zip *zip, int64_t i);                                   /* bytes of the content; -1: no such entry */
+mf_status mf_zip_read(char **data, int64_t *bytes, mf_zip *zip, int64_t i);          /* free with mf_file_free */
+/* Elements as another program laid them out. What we have no type for is widened exactly: signed 1 and 2 to int32, unsigned
+ * 1 and 2 to int32, 4 and 8 to int64 (an error from 2^63 on). */
+enum { MF_LAYOUT_FLOAT, MF_LAYOUT_BFLOAT, MF_LAYOUT_SIGNED, MF_LAYOUT_UNSIGNED, MF_LAYOUT_BOOL };
+typedef struct mf_layout {
+    int kind, width;           /* MF_LAYOUT_*; bytes of an element */
+    int big_endian, ndim;
+    int64_t offset;            /* elements before the first */
+    int64_t shape[MF_MAX_DIMS], stride[MF_MAX_DIMS];    /* elements, none negative */
+} mf_layout;
+mf_status mf_zip_tensor(mf_tensor **out, mf_zip *zip, mf_ctx *ctx, int64_t i, const mf_layout *layout);   /* of entry i, on the CPU */
+mf_status mf_layout_tensor(mf_tensor **out, mf_ctx *ctx, const mf_layout *layout, const void *data, int64_t bytes); /* the same of bytes in memory */
+mf_status mf_zip_npy(mf_tensor **out, mf_zip *zip, mf_ctx *ctx, int64_t i);          /* entry i is an array of NumPy */
+/* One entry to write: `bytes` of data, then the elements of a tensor, row-major; either may be absent. */
+typedef struct mf_zip_part {
+    const char *name;
+    const void *data;
+    int64_t bytes;
+    const mf_tensor *tensor;
+    int deflate;               /* 0: stored */
+} mf_zip_part;
+mf_status mf_zip_write(const char *path, const mf_zip_part *parts, int64_t count, int alignment);         /* data begin at multiples of `alignment` */
+mf_status mf_npy_read(mf_tensor **out, mf_ctx *ctx, const char *path);               /* versions 1.0 to 3.0, either order */
+mf_status mf_npy_write(const char *path, const mf_tensor *x);
+mf_status mf_npz_write(const char *path, const char *const *names, const mf_tensor *const *tensors, int64_t count, int deflate);
+
+/* ---- pickles of Python, protocols 0 to 5: read as inert values, of which nothing is imported or called ----
+ * Values are numbered and form a graph: one may be reached by many paths, or contain itself, so a walk goes by number. */
+enum {
+    MF_PICKLE_NONE, MF_PICKLE_BOOL, MF_PICKLE_INTEGER, MF_PICKLE_REAL,
+    MF_PICKLE_LONG,            /* an integer of more than 8 bytes: text is its two's complement, little endian */
+    MF_PICKLE_TEXT,            /* UTF-8 */
+    MF_PICKLE_BYTES,
+    MF_PICKLE_LIST, MF_PICKLE_TUPLE, MF_PICKLE_SET, MF_PICKLE_DICT,
+    MF_PICKLE_GLOBAL,          /* a class or function: first is its module, second its name, both texts */
+    MF_PICKLE_OBJECT,          /* first was to be called with second (a tuple) and third (a dictionary or -1); what came of it: unknown */
+    MF_PICKLE_PERSISTENT       /* first names something outside the pickle */
+};
+typedef struct mf_pickle_value {
+    int kind;
+    int64_t items, pairs;      /* elements; keys with values: of containers and of objects that were filled */
+    int64_t first, second, third;
+    int64_t state;             /* of an object, or -1 */
+    int64_t integer;
+    double real;
+    const char *text;          /* borrowed from the pickle, `bytes` long */
+    int64_t bytes;
+} mf_pickle_value;
+mf_status mf_pickle_parse(mf_pickle **out, const char *data, int64_t bytes, const char *name);   /* name: for error texts */
+void mf_pickle_release(mf_pickle *pickle);
+int64_t mf_pickle_root(const mf_pickle *pickle);
+mf_status mf_pickle_get(const mf_pickle *pickle, int64_t i, mf_pickle_value *out);
+mf_status mf_pickle_children(int64_t *items, int64_t *pairs, const mf_pickle *pickle, int64_t i);
+    /* numbers of the elements; of key, value, key, value, ...; either may be NULL */
 
 /* ---- structure files ---- */
 mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t max_bytes);   /* .gz is inflated; free with mf_file_free */

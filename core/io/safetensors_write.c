@@ -3,6 +3,7 @@
  * Names, types and shapes come first, so where every tensor will lie is known before a byte of it is: rows may then be appended to
  * any tensor in any order, and what waits in memory is a buffer a tensor. The data begin at a multiple of 64 bytes and wide elements
  * come first, so that every tensor is aligned for its type; the header keeps the order of the declarations. */
+#include "elements.h"
 #include "file.h"
 #include "json.h"
 #include "safetensors.h"
@@ -280,11 +281,10 @@ mf_status mf_archive_stream_append(mf_archive_stream *s, int64_t i, const mf_ten
     MF_TRY(check_rows(s, p, mf__archive_dtype_text(rows->dtype), rows->ndim, rows->shape));
     int64_t bytes = mf_tensor_bytes(rows);
     if (bytes == 0) return MF_OK;
-    if (mf_tensor_device(rows) == MF_CPU && mf_tensor_contiguous(rows)) return put(s, p, mf__data(rows), bytes);
-    void *copy = malloc((size_t)bytes);
-    if (!copy) return mf__fail(MF_ENOMEM, "%s: no memory for %lld bytes of a tensor", s->op, (long long)bytes);
-    mf_status status = mf_tensor_read(copy, bytes, rows);
-    if (status == MF_OK) status = put(s, p, copy, bytes);
+    const void *data;
+    void *copy;
+    MF_TRY(mf__elements_bytes(&data, &copy, s->op, rows));
+    const mf_status status = put(s, p, data, bytes);
     free(copy);
     return status;
 }

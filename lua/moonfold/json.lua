@@ -20,6 +20,13 @@ function M.array(t)
   return setmetatable(t or {}, array_mark)
 end
 
+--- Would a table be written as an array? One made by `json.array`, or with a first element.
+-- @tparam table t
+-- @treturn boolean
+function M.is_array(t)
+  return getmetatable(t) == array_mark or #t > 0
+end
+
 local escapes = {
   ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t",
 }
@@ -52,7 +59,7 @@ local function write(x, out, seen, indent, level)
   elseif kind == "table" then
     if seen[x] then error("json.encode: the table contains itself", 0) end
     seen[x] = true
-    local is_array = getmetatable(x) == array_mark or #x > 0
+    local is_array = M.is_array(x)
     local keys = {}
     if not is_array then
       for key in pairs(x) do

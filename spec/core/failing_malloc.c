@@ -54,6 +54,7 @@ void free(void *p) {
 }
 
 static char tar_path[4096], bcif_path[4096], path[4096], text_path[4096], pdb_path[4096], cif_path[4096];
+static char npy_path[4096], npz_path[4096];
 static mf_ctx *ctx;
 static mf_tensor *w, *turned;     /* turned: (3, 3), not contiguous */
 static mf_archive *stored;        /* two rows of three */
@@ -61,6 +62,8 @@ static mf_structure *built, *folded;   /* folded: a real protein, and a base pai
 
 typedef struct results {          /* what a call made; all NULL after a failure */
     mf_archive *archive;
+    mf_zip *zip;
+    mf_pickle *pickle;
     mf_structure *structure;
     mf_cif *cif;
     mf_tar *tar;
@@ -154,6 +157,63 @@ static mf_status file_move(results *r) {
 }
 
 static mf_status archive_open(results *r) { return mf_archive_open(&r->archive, path); }
+
+static mf_status zip_write(results *r) {
+    const mf_zip_part parts[2] = {{.name = "a", .data = "head", .bytes = 4, .tensor = w}, {.name = "b", .tensor = w, .deflate = 1}};
+    (void)r;
+    return mf_zip_write(npz_path, parts, 2, 64);
+}
+
+static mf_status npz_write(results *r) {
+    const char *names[2] = {"weight", "bias"};
+    const mf_tensor *tensors[2] = {w, w};
+    (void)r;
+    return mf_npz_write(npz_path, names, tensors, 2, 1);
+}
+
+static mf_status npy_write(results *r) { (void)r; return mf_npy_write(npy_path, w); }
+static mf_status npy_read(results *r) { return mf_npy_read(&r->tensors[0], ctx, npy_path); }
+static mf_status zip_open(results *r) { return mf_zip_open(&r->zip, npz_path); }
+
+/* Opening is a part of it: a second reading would find what the first has inflated. */
+static mf_status zip_read(results *r) {
+    int64_t bytes;
+    mf_zip *zip;
+    mf_status status = mf_zip_open(&zip, npz_path);
+    if (status == MF_OK) status = mf_zip_read(&r->text, &bytes, zip, 0);
+    mf_zip_close(zip);
+    return status;
+}
+
+static mf_status zip_npy(results *r) {
+    mf_zip *zip;
+    mf_status status = mf_zip_open(&zip, npz_path);
+    if (status == MF_OK) status = mf_zip_npy(&r->tensors[0], zip, ctx, 0);
+    mf_zip_close(zip);
+    return status;
+}
+
+static const mf_layout layout = {.kind = MF_LAYOUT_UNSIGNED, .width = 1, .ndim = 1, .shape = {6}, .stride = {1}};
+
+static mf_status zip_tensor(results *r) {
+    mf_zip *zip;
+    mf_status status = mf_zip_open(&zip, npz_path);
+    if (status == MF_OK) status = mf_zip_tensor(&r->tensors[0], zip, ctx, 0, &layout);
+    mf_zip_close(zip);
+    return status;
+}
+
+static mf_status layout_tensor(results *r) { return mf_layout_tensor(&r->tensors[0], ctx, &layout, "sixsix", 6); }
+
+/* Every table grows past its first block: values, cells, stack, marks, memo, decoded text. */
+static mf_status pickle_parse(results *r) {
+    static char text[4096];
+    int n = 0;
+    for (int k = 0; k < 100; k++) n += snprintf(text + n, sizeof text - (size_t)n, "(]p%d\n", k);
+    for (int k = 0; k < 100; k++) n += snprintf(text + n, sizeof text - (size_t)n, "Va\\u00e9\nKat");
+    text[n++] = '.';
+    return mf_pickle_parse(&r->pickle, text, n, "text");
+}
 
 static mf_status file_replace(results *r) {
     (void)r;
@@ -278,6 +338,8 @@ static void give_back(results *r) {
     mf_tensor_release(r->tensors[0]);
     mf_tensor_release(r->tensors[1]);
     mf_archive_close(r->archive);
+    mf_zip_close(r->zip);
+    mf_pickle_release(r->pickle);
     mf_structure_release(r->structure);
     mf_cif_release(r->cif);
     mf_tar_close(r->tar);
@@ -319,7 +381,7 @@ static int walk(const char *name, mf_status (*call)(results *)) {
             printf("%s: allocation %ld: %s: %s\n", name, n, mf_status_name(status), mf_error_text());
             return 1;
         }
-        if (r.archive || r.structure || r.cif || r.tar || r.ctx || r.text || r.tensors[0] || r.tensors[1] || alive() != before) {
+        if (r.archive || r.structure || r.cif || r.zip || r.pickle || r.tar || r.ctx || r.text || r.tensors[0] || r.tensors[1] || alive() != before) {
             printf("%s: allocation %ld failed and left %ld blocks or a result\n", name, n, taken - before);
             return 1;
         }
@@ -336,6 +398,8 @@ int main(int argc, char **argv) {
     snprintf(cif_path, sizeof cif_path, "%s/a.cif", argv[1]);
     snprintf(bcif_path, sizeof bcif_path, "%s/a.bcif", argv[1]);
     snprintf(tar_path, sizeof tar_path, "%s/a.tar", argv[1]);
+    snprintf(npy_path, sizeof npy_path, "%s/a.npy", argv[1]);
+    snprintf(npz_path, sizeof npz_path, "%s/a.npz", argv[1]);
     results r = {NULL};
     if (mf_ctx_open(&ctx) != MF_OK || build(&r) != MF_OK || fold() != MF_OK) return 2;
     if (mf_tensor_full(&w, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){2, 3}, 1) != MF_OK) return 2;
@@ -355,6 +419,9 @@ int main(int argc, char **argv) {
                    "mf_archive_stream_put mf_archive_stream_copy mf_archive_stream_commit", archive_stream) |
               walk("mf_process_start mf_process_write mf_process_line mf_process_wait", process) | walk("mf_process_poll", poll_many) | walk("mf_file_replace", file_replace) |
               walk("mf_file_read", file_read) | walk("mf_file_sha256", file_sha256) | walk("mf_file_move", file_move) | walk("mf_structure_create and add", build) |
+              walk("mf_zip_write", zip_write) | walk("mf_npz_write", npz_write) | walk("mf_zip_open", zip_open) | walk("mf_zip_read", zip_read) |
+              walk("mf_zip_npy", zip_npy) | walk("mf_zip_tensor", zip_tensor) | walk("mf_layout_tensor", layout_tensor) |
+              walk("mf_npy_write", npy_write) | walk("mf_npy_read", npy_read) | walk("mf_pickle_parse", pickle_parse) |
               walk("mf_structure_write pdb", write_pdb) | walk("mf_structure_write mmcif", write_mmcif) |
               walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse) |
               walk("mf_structure_read bcif", read_bcif) | walk("mf_cif_read text", cif_read) | walk("mf_cif_read binary", cif_read_binary) |
