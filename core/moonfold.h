@@ -568,7 +568,17 @@ mf_status mf_structure_create(mf_structure **out, const char *id, const char *ti
 mf_status mf_structure_add_chain(mf_structure *s, int model, const char *id, int polymer);
 mf_status mf_structure_add_residue(mf_structure *s, const char *name, int number);
 mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *element, const double *xyz, double b);
-mf_status mf_structure_write(const mf_structure *s, const char *path, int format);         /* AUTO: by the name; where it does not say, mmCIF past PDB's limits */
+/* AUTO: by the name; where it does not say, mmCIF past PDB's limits. MF_EVALUE for what PDB cannot hold; the old file stays then. What is
+ * read back is what was written: of PDB, what its columns hold. */
+mf_status mf_structure_write(const mf_structure *s, const char *path, int format);
+/* A file of many models in the memory of one. add: each model of s becomes the next; the heading is that of the first structure, whose
+ * chains and sequences those that follow share (mmCIF). Nothing can be added after a failure. commit puts the file in its place and frees
+ * the writer, also on failure, when the old file stays; abandon leaves nothing. */
+typedef struct mf_structure_writer mf_structure_writer;
+mf_status mf_structure_writer_open(mf_structure_writer **out, const char *path, int format);
+mf_status mf_structure_writer_add(mf_structure_writer *w, const mf_structure *s);
+mf_status mf_structure_writer_commit(mf_structure_writer *w);
+void mf_structure_writer_abandon(mf_structure_writer *w);
 
 /* ---- CIF, text (1.1) or BinaryCIF, plain or gzip: every category of it, in memory ---- */
 typedef struct mf_cif mf_cif;

@@ -179,9 +179,10 @@ static int parse_long_real(double *out, const char *text, int64_t bytes, int neg
     return isfinite(value);
 }
 
+static const double tens[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+
 /* Up to 15 digits and a point: both the digits and the power of ten are exact doubles, so their quotient is the nearest. */
 int mf__parse_real(double *out, const char *text, int64_t bytes) {
-    static const double tens[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
     const char *p = text, *end = text + bytes;
     int negative = 0;
     uint64_t digits = 0;
@@ -202,11 +203,25 @@ int mf__parse_real(double *out, const char *text, int64_t bytes) {
 }
 
 int mf__format_fixed(char *text, double value, int decimals, int width) {
-    static const int64_t tens[] = {1, 10, 100, 1000, 10000};
-    mf_assert(decimals >= 1 && decimals <= 4 && fabs(value) < 1e13);
-    int64_t scaled = llround(value * (double)tens[decimals]);
-    int64_t whole = llabs(scaled) / tens[decimals], part = llabs(scaled) % tens[decimals];
+    mf_assert(decimals >= 0 && decimals <= 15 && fabs(value) * tens[decimals] < 9e18);
+    int64_t scaled = llround(value * tens[decimals]), unit = (int64_t)tens[decimals];
     char digits[48];
-    snprintf(digits, sizeof digits, "%s%lld.%0*lld", scaled < 0 ? "-" : "", (long long)whole, decimals, (long long)part);
+    if (decimals == 0) snprintf(digits, sizeof digits, "%lld", (long long)scaled);
+    else snprintf(digits, sizeof digits, "%s%lld.%0*lld", scaled < 0 ? "-" : "", llabs(scaled) / unit, decimals, llabs(scaled) % unit);
     return snprintf(text, 40, "%*s", width, digits);
+}
+
+int mf__format_exact(char *text, double value, int decimals) {
+    for (; decimals <= 15 && fabs(value) * tens[decimals] < 1e15; decimals++)
+        if ((double)llround(value * tens[decimals]) / tens[decimals] == value) return mf__format_fixed(text, value, decimals, 0);
+    char scientific[64];    /* no decimal of 15 digits: 17 tell any double from its neighbours */
+    snprintf(scientific, sizeof scientific, "%.16e", value);
+    int n = 0, point = 0;
+    for (const char *p = scientific; *p; p++) {
+        int plain = (*p >= '0' && *p <= '9') || *p == '-' || *p == '+' || *p == 'e';
+        if (plain) text[n++] = *p;
+        else if (!point++) text[n++] = '.';    /* whatever the locale has */
+    }
+    text[n] = '\0';
+    return n;
 }

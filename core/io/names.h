@@ -35,10 +35,14 @@ typedef struct mf__kind {
     char code;                /* one letter, of the parent where modified; 'X' unknown */
 } mf__kind;
 mf__kind mf__residue_kind(const char *name);
+/* The standard residue of a code, "MET" for M of MF__AMINO: what a modified one derives from; NULL without one. */
+const char *mf__standard_residue(int polymer, char code);
 
 /* Decimal numbers without the locale's decimal point. 1 when the whole text is one, else 0. */
 int mf__parse_real(double *out, const char *text, int64_t bytes);
 int mf__parse_int(int *out, const char *text, int64_t bytes);
 /* `value` with `decimals` places, at least `width` characters; the number of characters (text has room for 40). */
 int mf__format_fixed(char *text, double value, int decimals, int width);
+/* The shortest text of at least `decimals` places that reads back as the same double; room for 40 too. */
+int mf__format_exact(char *text, double value, int decimals);
 #endif

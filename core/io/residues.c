@@ -78,3 +78,9 @@ mf__kind mf__residue_kind(const char *name) {
     }
     return (mf__kind){MF__OTHER, 0, 'X'};
 }
+
+const char *mf__standard_residue(int polymer, char code) {
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        if (groups[i].polymer == polymer && groups[i].code == code && *groups[i].standard) return groups[i].standard;
+    return NULL;
+}

@@ -82,9 +82,13 @@ mf_status mf_structure_add_atom(mf_structure *s, const char *name, const char *e
     MF_TRY(add_name(s, &atom, "atom name", name, 0));
     MF_TRY(add_name(s, &symbol, "element", element ? element : "", 1));
     MF_TRY(mf__reserve((void **)&s->atoms, s->n_atoms, &s->atom_room, sizeof *s->atoms));
-    s->atoms[s->n_atoms++] = (mf__atom){
-        .x = xyz[0], .y = xyz[1], .z = xyz[2], .occupancy = 1, .b = b, .name = atom, .element = symbol, .serial = (int)s->n_atoms + 1,
+    const mf__chain *chain = &s->chains[s->n_chains - 1];
+    int begins = s->residues[chain->first_residue].first_atom == s->n_atoms && (s->n_chains == 1 || chain[-1].model != chain->model);
+    int serial = begins ? 1 : s->atoms[s->n_atoms - 1].serial + 1;    /* from 1 in every model */
+    s->atoms[s->n_atoms] = (mf__atom){
+        .x = xyz[0], .y = xyz[1], .z = xyz[2], .occupancy = 1, .b = b, .name = atom, .element = symbol, .serial = serial,
     };
+    s->n_atoms++;
     residue->atoms++;
     return MF_OK;
 }

@@ -1,211 +1,132 @@
-/* write.c: writing structures as PDB, and which format a name asks for. mmCIF is in write_mmcif.c.
+/* write.c: structure files: which format a name asks for, and models that come one at a time.
  *
- * Every line has 80 columns. Files open with HEADER and CRYST1, which DSSP wants. Models are numbered 1, 2, ...;
- * in each, polymers come first, a TER after each, then ligands and water as HETATM. Serials past 99,999 and
- * residue numbers past 9,999 are hybrid-36. What the columns cannot hold is an error that names mmCIF. */
+ * PDB is in write_pdb.c, mmCIF in write_mmcif.c. What has been written waits in a temporary file; only commit puts it in
+ * the place of the old one. */
 #include "write.h"
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-enum { COLUMNS = 80, MAX_SERIAL = 99999 + 52 * 36 * 36 * 36 * 36, MAX_NUMBER = 9999 + 52 * 36 * 36 * 36 };
-
-/* Pads to 80 columns and ends the line. */
-static mf_status put_line(mf__writer *w, const char *text) {
-    char line[COLUMNS + 2];
-    snprintf(line, sizeof line, "%-80.80s\n", text);
-    return mf__writer_put(w, line, COLUMNS + 1);
+int64_t mf__model_end(const mf_structure *s, int64_t first) {
+    int64_t end = first;
+    while (end < s->n_chains && s->chains[end].model == s->chains[first].model) end++;
+    return end;
 }
 
-/* `width` columns: decimal while it fits, then hybrid-36: letters first, upper case, then lower case. */
-static void hybrid(char *text, int64_t value, int width) {
-    int64_t ten = 1, power = 1;
-    for (int i = 0; i < width; i++) ten *= 10;
-    for (int i = 1; i < width; i++) power *= 36;
-    if (value < ten) {
-        snprintf(text, 24, "%*lld", width, (long long)value);
-        return;
-    }
-    value -= ten;
-    char letter = value < 26 * power ? 'A' : 'a';
-    if (letter == 'a') value -= 26 * power;
-    value += 10 * power;
-    for (int i = width - 1; i >= 0; i--, value /= 36) text[i] = (char)(value % 36 < 10 ? '0' + value % 36 : letter + value % 36 - 10);
-    text[width] = '\0';
+/* One past the last polymer residue of a chain, its first residue without any. */
+static int64_t polymer_end(const mf_structure *s, const mf__chain *c) {
+    int64_t end = c->first_residue + c->residues;
+    while (end > c->first_residue && s->residues[end - 1].label == 0) end--;
+    return end;
 }
 
-static mf_status too_wide(const char *what, const char *value) {
-    return mf__fail(MF_EVALUE, "structure.write: the %s '%.32s' does not fit the columns of PDB: write mmCIF", what, value);
+static void append(mf__order *order, int64_t chain, int64_t from, int64_t end) {
+    for (int64_t r = from; r < end; r++) order->items[order->count++] = (mf__item){chain, r, 0};
 }
 
-/* Columns 13-16: the symbol is right-aligned in the first two, unless the name needs all four. */
-static void atom_columns(char *out, const char *name, const char *element) {
-    int wide = strlen(name) >= 4 || (strlen(element) == 2 && strncasecmp(name, element, 2) == 0);
-    snprintf(out, 5, wide ? "%-4.4s" : " %-3.3s", name);
-}
-
-typedef struct pdb {
-    mf__writer *w;
-    const mf_structure *s;
-    int64_t serial;
-} pdb;
-
-static mf_status put_atom(pdb *p, const mf__chain *chain, const mf__residue *residue, const mf__atom *atom) {
-    const mf__names *names = &p->s->names;
-    const char *name = mf__name(names, atom->name), *element = mf__name(names, atom->element);
-    const char *residue_name = mf__name(names, residue->name), *id = mf__name(names, chain->id);
-    double xyz[3] = {atom->x, atom->y, atom->z};
-    char aligned[5], serial[24], number[24], position[3][40], occupancy[40], b[40], line[320];
-    for (int i = 0; i < 3; i++) {
-        if (!(xyz[i] > -999.9995 && xyz[i] < 9999.9995)) {
-            snprintf(line, sizeof line, "%g", xyz[i]);
-            return too_wide("coordinate", line);
-        }
-        mf__format_fixed(position[i], xyz[i], 3, 8);
-    }
-    mf__format_fixed(occupancy, fmin(fmax(atom->occupancy, -99.99), 999.99), 2, 6);
-    mf__format_fixed(b, fmin(fmax(atom->b, -99.99), 999.99), 2, 6);
-    if (++p->serial > MAX_SERIAL) return too_wide("number of atoms", "too many");
-    hybrid(serial, p->serial, 5);
-    hybrid(number, residue->number, 4);
-    atom_columns(aligned, name, element);
-    snprintf(line, sizeof line, "%s%5s %4s%c%3s %1s%4s%c   %s%s%s%s%s          %2s", residue->hetero ? "HETATM" : "ATOM  ", serial, aligned, ' ',
-             residue_name, id, number, residue->insertion ? residue->insertion : ' ', position[0], position[1], position[2], occupancy, b, element);
-    return put_line(p->w, line);
-}
-
-static mf_status check_pdb(const mf_structure *s) {
-    for (int64_t c = 0; c < s->n_chains; c++)
-        if (strlen(mf__name(&s->names, s->chains[c].id)) > 1) return too_wide("chain id", mf__name(&s->names, s->chains[c].id));
-    char number[16];
-    for (int64_t r = 0; r < s->n_residues; r++) {
-        const mf__residue *residue = &s->residues[r];
-        snprintf(number, sizeof number, "%d", residue->number);
-        if (strlen(mf__name(&s->names, residue->name)) > 3) return too_wide("residue name", mf__name(&s->names, residue->name));
-        if (residue->number < -999 || residue->number > MAX_NUMBER) return too_wide("residue number", number);
-    }
-    for (int64_t a = 0; a < s->n_atoms; a++) {
-        if (strlen(mf__name(&s->names, s->atoms[a].name)) > 4) return too_wide("atom name", mf__name(&s->names, s->atoms[a].name));
-        if (strlen(mf__name(&s->names, s->atoms[a].element)) > 2) return too_wide("element", mf__name(&s->names, s->atoms[a].element));
-    }
-    return MF_OK;
-}
-
-static mf_status put_ter(pdb *p, const mf__chain *chain, const mf__residue *last) {
-    char serial[24], number[24], line[128];
-    if (++p->serial > MAX_SERIAL) return too_wide("number of atoms", "too many");
-    hybrid(serial, p->serial, 5);
-    hybrid(number, last->number, 4);
-    snprintf(line, sizeof line, "TER   %5s      %3s %1s%4s%c", serial, mf__name(&p->s->names, last->name), mf__name(&p->s->names, chain->id), number,
-             last->insertion ? last->insertion : ' ');
-    return put_line(p->w, line);
-}
-
-/* The residues of one kind in the chains of a model: polymer, each chain with its TER, or the others. */
-static mf_status put_residues(pdb *p, int64_t first, int64_t end, int polymer) {
-    const mf_structure *s = p->s;
+mf_status mf__order_model(mf__order *order, const mf_structure *s, int64_t first, int64_t end) {
+    int64_t residues = 0, leading = first;    /* leading: one past the last chain with a polymer */
     for (int64_t c = first; c < end; c++) {
-        const mf__residue *last = NULL;
-        for (int64_t r = s->chains[c].first_residue; r < s->chains[c].first_residue + s->chains[c].residues; r++) {
-            const mf__residue *residue = &s->residues[r];
-            if ((residue->label != 0) != polymer) continue;
-            for (int64_t a = residue->first_atom; a < residue->first_atom + residue->atoms; a++) MF_TRY(put_atom(p, &s->chains[c], residue, &s->atoms[a]));
-            if (residue->atoms) last = residue;
-        }
-        if (polymer && last) MF_TRY(put_ter(p, &s->chains[c], last));
+        residues += s->chains[c].residues;
+        if (polymer_end(s, &s->chains[c]) > s->chains[c].first_residue) leading = c + 1;
+    }
+    *order = (mf__order){.items = malloc((size_t)(residues + 1) * sizeof *order->items)};
+    if (!order->items) return mf__fail(MF_ENOMEM, "structure.write: no memory for %lld residues", (long long)residues);
+    for (int64_t c = first; c < leading; c++) {
+        int64_t from = s->chains[c].first_residue, polymer = polymer_end(s, &s->chains[c]);
+        append(order, c, from, polymer > from ? polymer : from + s->chains[c].residues);
+        if (polymer > from) order->items[order->count - 1].ter = 1;
+    }
+    for (int64_t c = first; c < end; c++) {
+        int64_t from = s->chains[c].first_residue, polymer = polymer_end(s, &s->chains[c]);
+        if (c >= leading || polymer > from) append(order, c, polymer, from + s->chains[c].residues);
+    }
+    for (int64_t i = 1; i < order->count; i++) {    /* only a TER keeps two of one name and number apart */
+        const mf__residue *a = &s->residues[order->items[i - 1].residue], *b = &s->residues[order->items[i].residue];
+        int alike = a->number == b->number && a->insertion == b->insertion && a->name == b->name;
+        order->items[i - 1].ter |= alike && order->items[i].chain == order->items[i - 1].chain;
     }
     return MF_OK;
 }
 
-static mf_status put_text(mf__writer *w, const char *record, const char *text) {
-    char line[128];
-    size_t n = strlen(text), at = 0;
-    for (int k = 1; at < n; k++) {
-        size_t part = n - at > 69 ? 69 : n - at;
-        while (n - at > 69 && part > 40 && text[at + part] != ' ') part--;    /* break at a blank */
-        if (k == 1) snprintf(line, sizeof line, "%-10s%.*s", record, (int)part, text + at);
-        else snprintf(line, sizeof line, "%-6s  %2d %.*s", record, k % 100, (int)part, text + at + (text[at] == ' '));
-        MF_TRY(put_line(w, line));
-        at += part;
+int mf__serials_rise(const mf__order *order, const mf_structure *s, int64_t last, int64_t most, int ters) {
+    for (int64_t i = 0; i < order->count; i++) {
+        const mf__residue *residue = &s->residues[order->items[i].residue];
+        for (int64_t a = residue->first_atom; a < residue->first_atom + residue->atoms; a++) {
+            if (s->atoms[a].serial <= last) return 0;
+            last = s->atoms[a].serial;
+        }
+        last += ters && order->items[i].ter;
     }
+    return last <= most;
+}
+
+const char *mf__parent_of(const char *name, char code, int polymer) {
+    static const int families[] = {[MF_POLYMER_NONE] = MF__OTHER, [MF_POLYMER_PROTEIN] = MF__AMINO, [MF_POLYMER_RNA] = MF__RNA, [MF_POLYMER_DNA] = MF__DNA};
+    if (mf__residue_kind(name).standard) return NULL;
+    return mf__standard_residue(families[polymer], code);
+}
+
+static mf_status open_writer(mf_structure_writer **out, const char *path, int format) {
+    *out = NULL;
+    if (!path) return mf__fail(MF_EVALUE, "structure.write: no path");
+    if (format < MF_FORMAT_AUTO || format > MF_FORMAT_BCIF) return mf__fail(MF_EVALUE, "structure.write: unknown format %d", format);
+    if (format == MF_FORMAT_AUTO) format = mf__format_of_name(path);
+    if (format == MF_FORMAT_BCIF) return mf__fail(MF_ESUPPORT, "structure.write: '%s': BinaryCIF cannot be written; .cif or .cif.gz can", path);
+    mf_structure_writer *w = calloc(1, sizeof *w);
+    if (!w) return mf__fail(MF_ENOMEM, "structure.write: '%s': no memory", path);
+    w->format = format;
+    w->path = strdup(path);
+    w->serial = -1;
+    mf_status status = w->path ? mf__writer_open(&w->file, path) : mf__fail(MF_ENOMEM, "structure.write: '%s': no memory", path);
+    if (status != MF_OK) {
+        mf_structure_writer_abandon(w);
+        return status;
+    }
+    *out = w;
     return MF_OK;
 }
 
-/* yyyy-mm-dd as dd-MMM-yy, blank when it is no date. */
-static void pdb_date(char *out, const char *date) {
-    static const char months[] = "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC";
-    int year, month, day;
-    int whole = strlen(date) == 10 && mf__parse_int(&year, date, 4) && mf__parse_int(&month, date + 5, 2) && mf__parse_int(&day, date + 8, 2);
-    if (whole && month >= 1 && month <= 12) snprintf(out, 10, "%.2s-%.3s-%.2s", date + 8, months + 3 * (month - 1), date + 2);
-    else snprintf(out, 10, "%9s", "");
+static mf_status add(mf_structure_writer *w, const mf_structure *s) {
+    if (s->n_atoms == 0) return mf__fail(MF_EVALUE, "structure.write: '%s': the structure has no atoms", w->path);
+    if (w->format == MF_FORMAT_AUTO) w->format = mf__pdb_holds(s, 1) == MF_OK ? MF_FORMAT_PDB : MF_FORMAT_MMCIF;
+    return w->format == MF_FORMAT_PDB ? mf__write_pdb(w, s) : mf__write_mmcif(w, s);
 }
 
-static mf_status put_heading(mf__writer *w, const mf_structure *s) {
-    const mf__names *names = &s->names;
-    char date[10], line[128], number[40];
-    pdb_date(date, mf__name(names, s->date));
-    snprintf(line, sizeof line, "HEADER    %-40s%9s   %-4.4s", "", date, mf__name(names, s->id));
-    MF_TRY(put_line(w, line));
-    MF_TRY(put_text(w, "TITLE", mf__name(names, s->title)));
-    MF_TRY(put_text(w, "EXPDTA", mf__name(names, s->method)));
-    if (s->resolution > 0 && s->resolution < 1000) {
-        mf__format_fixed(number, s->resolution, 2, 7);
-        MF_TRY(put_line(w, "REMARK   2"));
-        snprintf(line, sizeof line, "REMARK   2 RESOLUTION. %s ANGSTROMS.", number);
-        MF_TRY(put_line(w, line));
-    }
-    return put_line(w, "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1");
+mf_status mf_structure_writer_open(mf_structure_writer **out, const char *path, int format) { return open_writer(out, path, format); }
+
+mf_status mf_structure_writer_add(mf_structure_writer *w, const mf_structure *s) {
+    if (w->status != MF_OK) return mf__fail(w->status, "structure.writer: '%s': an earlier model could not be written; nothing can follow it", w->path);
+    return w->status = add(w, s);
 }
 
-static mf_status put_pdb(mf__writer *w, const mf_structure *s) {
-    MF_TRY(check_pdb(s));
-    MF_TRY(put_heading(w, s));
-    for (int64_t first = 0; first < s->n_chains;) {
-        int64_t end = first;
-        while (end < s->n_chains && s->chains[end].model == s->chains[first].model) end++;
-        pdb p = {.w = w, .s = s};
-        char line[32];
-        snprintf(line, sizeof line, "MODEL     %4d", s->chains[first].model);
-        if (s->models > 1) MF_TRY(put_line(w, line));
-        MF_TRY(put_residues(&p, first, end, 1));
-        MF_TRY(put_residues(&p, first, end, 0));
-        if (s->models > 1) MF_TRY(put_line(w, "ENDMDL"));
-        first = end;
+mf_status mf_structure_writer_commit(mf_structure_writer *w) {
+    mf_status status = w->status;
+    if (status != MF_OK) status = mf__fail(status, "structure.writer: '%s': a model could not be written; the file stays as it was", w->path);
+    else if (w->models == 0) status = mf__fail(MF_ESTATE, "structure.writer: '%s': no model was added", w->path);
+    else status = w->format == MF_FORMAT_PDB ? mf__end_pdb(w) : mf__end_mmcif(w);
+    if (status == MF_OK) {
+        mf__writer *file = w->file;
+        w->file = NULL;
+        status = mf__writer_commit(file);
     }
-    return put_line(w, "END");
+    mf_structure_writer_abandon(w);
+    return status;
 }
 
-/* Does every model fit decimal serials and numbers, and every name its columns? */
-static int fits_pdb(const mf_structure *s) {
-    if (check_pdb(s) != MF_OK) return 0;
-    int64_t serials = 0;
-    for (int64_t c = 0; c < s->n_chains; c++) {
-        if (c > 0 && s->chains[c].model != s->chains[c - 1].model) serials = 0;
-        serials++;
-        for (int64_t r = s->chains[c].first_residue; r < s->chains[c].first_residue + s->chains[c].residues; r++) {
-            serials += s->residues[r].atoms;
-            if (s->residues[r].number > 9999) return 0;
-        }
-        if (serials > 99999) return 0;
-    }
-    for (int64_t a = 0; a < s->n_atoms; a++)
-        if (fmin(s->atoms[a].x, fmin(s->atoms[a].y, s->atoms[a].z)) < -999.999 || fmax(s->atoms[a].x, fmax(s->atoms[a].y, s->atoms[a].z)) > 9999.999) return 0;
-    return 1;
+void mf_structure_writer_abandon(mf_structure_writer *w) {
+    if (!w) return;
+    mf__writer_abandon(w->file);
+    mf__plan_free(&w->plan);
+    free(w->path);
+    free(w);
 }
 
 mf_status mf_structure_write(const mf_structure *s, const char *path, int format) {
-    if (!path) return mf__fail(MF_EVALUE, "structure.write: no path");
-    if (format < MF_FORMAT_AUTO || format > MF_FORMAT_MMCIF) return mf__fail(MF_EVALUE, "structure.write: unknown format %d", format);
-    if (s->n_atoms == 0) return mf__fail(MF_EVALUE, "structure.write: '%s': the structure has no atoms", path);
-    if (format == MF_FORMAT_AUTO) format = mf__format_of_name(path);
-    if (format == MF_FORMAT_BCIF) return mf__fail(MF_ESUPPORT, "structure.write: '%s': BinaryCIF cannot be written; .cif or .cif.gz can", path);
-    if (format == MF_FORMAT_AUTO) format = fits_pdb(s) ? MF_FORMAT_PDB : MF_FORMAT_MMCIF;
-    mf__writer *w;
-    MF_TRY(mf__writer_open(&w, path));
-    mf_status status = format == MF_FORMAT_PDB ? put_pdb(w, s) : mf__write_mmcif(w, s);
-    if (status == MF_OK) return mf__writer_commit(w);
-    mf__writer_abandon(w);
+    mf_structure_writer *w;
+    MF_TRY(open_writer(&w, path, format));
+    w->alone = 1;
+    mf_status status = mf_structure_writer_add(w, s);
+    if (status == MF_OK) return mf_structure_writer_commit(w);
+    mf_structure_writer_abandon(w);
     return status;
 }

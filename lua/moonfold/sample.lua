@@ -20,7 +20,7 @@ M.defaults = {
   steps = 50,              -- points of the time grid
   seed = 123,
   first = 1,               -- number of the first sample: skips those that exist already
-  trajectory = false,      -- keep every step's frames
+  trajectory = false,      -- keep every step's frames, on the host
   self_condition = true,
   noise_scale = OPTIONAL,  -- of a stochastic flow; the flow's own by default
   schedule = OPTIONAL,     -- schedule(k, steps) -> the profile's own t
@@ -51,9 +51,11 @@ local function question(at, state)
   }
 end
 
+-- A step of a trajectory, on the host: a GPU has better uses for its memory.
 local function keep(list, x, r, torsions)
-  for _, tensor in pairs { x, r, torsions } do tensor:keep() end
-  list[#list + 1] = { translations = x, rotations = r, torsions = torsions }
+  local frame = { translations = x:to "cpu", rotations = r:to "cpu", torsions = torsions and torsions:to "cpu" }
+  for _, tensor in pairs(frame) do tensor:keep() end
+  list[#list + 1] = frame
 end
 
 -- The model, captured where that is possible: what it predicts is a function of the question's tensors.

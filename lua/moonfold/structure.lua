@@ -62,7 +62,9 @@ local function record(self)
       for i, fixed in ipairs(self.fixed:float():values()) do b[i] = fixed > 0 and 0 or 100 end
     end
   end
-  local o = { names = rules.names, elements = rules.elements, residue_names = rules.residue, polymer = self.kind, b = b }
+  local o = {
+    names = rules.names, elements = rules.elements, residue_names = rules.residue, polymer = self.kind, b = b, id = self.name,
+  }
   if self.mask then o.mask = rules.present(self.mask:to("cpu")) end
   return o
 end
@@ -72,7 +74,7 @@ end
 -- @usage local letters = sample:as_file():secondary_structure()[1]
 function Structure:as_file()
   local o = record(self)
-  o.atoms, o.id = build(self, self), self.name
+  o.atoms = build(self, self)
   return file.from_atoms(o)
 end
 
@@ -91,26 +93,29 @@ function Structure:contact_map(o) return self:as_file():contact_map(o) end
 -- @tparam[opt="auto"] string format "pdb" or "mmcif" whatever the name
 -- @usage structure:save "sample_1.pdb"
 function Structure:save(path, format)
-  local o = record(self)
-  o.atoms = build(self, self)
-  file.from_atoms(o):write(path, format)
+  local s = self:as_file()
+  s:write(path, format)
 end
 
---- Writes a trajectory, a MODEL for each step.
+--- Writes a trajectory, a MODEL for each step, in the memory of one of them.
 -- @tparam string path
 -- @tparam[opt="state"] string which "state": what was integrated; "clean": what the network predicted at each step
 -- @tparam[opt] string format
 function Structure:save_trajectory(path, which, format)
   local list = self.trajectory and self.trajectory[which or "state"]
   if not list then fail("structure: no trajectory '%s' was kept (sample with trajectory = true)", tostring(which or "state")) end
-  local o = record(self)
-  o.models = {}
-  -- the peers' protein files begin with the final structure, the RNA files with the noise
-  for k = 1, #list do o.models[k] = build(self, list[self.kind == "protein" and #list + 1 - k or k]) end
-  file.from_atoms(o):write(path, format)
+  local o, writer = record(self), file.writer(path, { format = format })
+  for k = 1, #list do
+    -- the peers' protein files begin with the final structure, the RNA files with the noise
+    o.atoms = build(self, list[self.kind == "protein" and #list + 1 - k or k])
+    local model = file.from_atoms(o)
+    writer:add(model)
+    model:release()
+  end
+  writer:commit()
 end
 
---- Reading and building structures of any kind: see moonfold.structure_file.
-M.read, M.parse, M.build, M.from_atoms = file.read, file.parse, file.build, file.from_atoms
+--- Reading, building and writing structures of any kind: see moonfold.structure_file.
+M.read, M.parse, M.build, M.from_atoms, M.writer = file.read, file.parse, file.build, file.from_atoms, file.writer
 
 return M

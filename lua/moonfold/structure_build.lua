@@ -79,7 +79,10 @@ local function check_shape(x, n, atoms, last, what)
   end
 end
 
---- Builds a structure from tensors of coordinates.
+-- What a float32 near 100 angstrom can tell, and the formats print.
+local function thousandth(x) return math.floor(x * 1000 + 0.5) / 1000 end
+
+--- Builds a structure from tensors of coordinates, which it keeps to 0.001 angstrom.
 -- @tparam table o
 -- `atoms` (N, A, 3), or `models`: a list of such tensors, one MODEL each;
 -- `names`: A atom names; `elements`: A symbols (default: the first letter of each name);
@@ -123,7 +126,7 @@ function M.from_atoms(o)
           local at = (row - 1) * width + a
           local present = not mask or (mask[at] ~= 0 and mask[at] ~= false)
           if present then
-            xyz[0], xyz[1], xyz[2] = values[3 * at - 2], values[3 * at - 1], values[3 * at]
+            xyz[0], xyz[1], xyz[2] = thousandth(values[3 * at - 2]), thousandth(values[3 * at - 1]), thousandth(values[3 * at])
             check(C.mf_structure_add_atom(handle, o.names[a], o.elements and o.elements[a] or o.names[a]:match "%a" or "", xyz, b))
           end
         end

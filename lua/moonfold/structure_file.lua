@@ -212,24 +212,24 @@ function methods.atoms(s, chain, names)
   return binding.adopt(x[0]), binding.adopt(mask[0])
 end
 
---- Writes the structure, atomically; a name that ends in .gz is compressed.
--- @tparam string path .pdb and .ent are PDB, .cif and .mmcif mmCIF; other names PDB while its columns suffice
--- @tparam[opt="auto"] string format
--- @usage s:write "sample_1.pdb"
-function methods.write(s, path, format)
-  local code = format_code(format)
-  check(C.mf_structure_write(s.handle, path, code))
+--- Frees the structure now, not when the collector comes by: nothing can be asked of it any more.
+-- @usage s:release()
+function methods.release(s)
+  C.mf_structure_release(ffi.gc(s.handle, nil))
+  s.handle = nil
 end
 
--- What builds structures or looks at them is loaded when it is first called.
+-- What builds structures, writes them or looks at them is loaded when it is first called.
 for _, name in ipairs { "build", "from_atoms" } do
   M[name] = function(...) return require("moonfold.structure_build")[name](...) end
 end
+function M.writer(...) return require("moonfold.structure_write").writer(...) end
 for module, names in pairs {
   ["moonfold.chemistry"] = {
     "secondary_structure", "torsions", "radius_of_gyration", "contacts", "clashes", "base_pairs", "dot_bracket",
   },
   ["moonfold.structure_show"] = { "show", "contact_map" },
+  ["moonfold.structure_write"] = { "write" },
 } do
   for _, name in ipairs(names) do
     methods[name] = function(...) return require(module)[name](...) end

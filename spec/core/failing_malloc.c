@@ -247,6 +247,19 @@ static mf_status build(results *r) {
 
 static mf_status write_pdb(results *r) { (void)r; return mf_structure_write(built, pdb_path, MF_FORMAT_PDB); }
 static mf_status write_mmcif(results *r) { (void)r; return mf_structure_write(built, cif_path, MF_FORMAT_MMCIF); }
+/* Two models, of which the second has the parts of the first. */
+static mf_status stream(const char *to, const mf_structure *s) {
+    mf_structure_writer *out;
+    mf_status status = mf_structure_writer_open(&out, to, MF_FORMAT_AUTO);
+    if (status != MF_OK) return out ? MF_EVALUE : status;
+    for (int i = 0; i < 2 && status == MF_OK; i++) status = mf_structure_writer_add(out, s);
+    if (status == MF_OK) return mf_structure_writer_commit(out);
+    mf_structure_writer_abandon(out);
+    return status;
+}
+static mf_status stream_pdb(results *r) { (void)r; return stream(pdb_path, built); }
+static mf_status stream_mmcif(results *r) { (void)r; return stream(cif_path, folded); }
+
 static mf_status read_pdb(results *r) { return mf_structure_read(&r->structure, pdb_path, NULL); }
 static mf_status read_mmcif(results *r) { return mf_structure_read(&r->structure, cif_path, NULL); }
 
@@ -423,6 +436,8 @@ int main(int argc, char **argv) {
               walk("mf_zip_npy", zip_npy) | walk("mf_zip_tensor", zip_tensor) | walk("mf_layout_tensor", layout_tensor) |
               walk("mf_npy_write", npy_write) | walk("mf_npy_read", npy_read) | walk("mf_pickle_parse", pickle_parse) |
               walk("mf_structure_write pdb", write_pdb) | walk("mf_structure_write mmcif", write_mmcif) |
+              walk("mf_structure_writer_open to commit, pdb", stream_pdb) |
+              walk("mf_structure_writer_open, mf_structure_writer_add, mf_structure_writer_commit mmcif", stream_mmcif) |
               walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse) |
               walk("mf_structure_read bcif", read_bcif) | walk("mf_cif_read text", cif_read) | walk("mf_cif_read binary", cif_read_binary) |
               walk("mf_cif_parse", cif_parse) | walk("mf_tar_open", tar_open) | walk("mf_tar_next and mf_tar_read", tar_walk) |

@@ -8,7 +8,7 @@ local support = require "spec.support"
 
 local folder
 
-local shell, read = support.shell, support.read_file
+local shell = support.shell
 
 before_each(function()
   folder = os.tmpname()
@@ -272,83 +272,7 @@ describe("refusing", function()
   end)
 end)
 
-describe("writing", function()
-  local names = { "N", "CA", "C", "O", "CB" }
-
-  local function sample(n)
-    local rng = mf.rng(11)
-    return mf.randn({ n, 5, 3 }, { rng = rng }) * 20
-  end
-
-  it("returns what was written, in both formats, plain and gzip", function()
-    for _, n in ipairs { 1, 31, 33 } do
-      local x = sample(n)
-      local mask = mf.rand({ n, 5 }, { rng = mf.rng(3) }):lt(0.8):logical_or(mf.arange(5):eq(1))
-      local s = structure.from_atoms { atoms = x, mask = mask, names = names, residue_names = "ALA", b = 55.25, id = "TEST",
-        title = "it's a \"test\"" }
-      for _, ending in ipairs { ".pdb", ".cif", ".pdb.gz", ".cif.gz" } do
-        local path = folder .. "/x" .. ending
-        s:write(path)
-        local back = structure.read(path)
-        local chain = only(back)
-        assert.are.same({ "A", "protein", ("A"):rep(n), "TEST", "it's a \"test\"" }, { chain.id, chain.polymer, chain.sequence,
-          back.id, back.title })
-        local y, seen = back:atoms(1, names)
-        assert.are.same(mask:totable(), seen:totable())
-        -- Three decimals: half a thousandth, and the rounding of float32 near 100.
-        local off = (y - x):abs():masked_fill(mask:logical_not():unsqueeze(-1), 0):max():item()
-        assert.is_true(off <= 0.0005 + 1e-5, off)
-        assert.are.equal(55.25, back:residue_atoms(1)[1].b)
-      end
-    end
-  end)
-
-  it("puts everything in the columns of PDB", function()
-    local s = structure.from_atoms { atoms = mf.full({ 1, 5, 3 }, -1.5), names = names, residue_names = "ALA", b = 100 }
-    s:write(folder .. "/x.pdb")
-    local lines = {}
-    for line in read(folder .. "/x.pdb"):gmatch "[^\n]+" do
-      assert.are.equal(80, #line)
-      lines[#lines + 1] = line
-    end
-    assert.are.equal("HEADER", lines[1]:sub(1, 6))
-    assert.are.equal("CRYST1", lines[2]:sub(1, 6))
-    assert.are.equal("ATOM      2  CA  ALA A   1      -1.500  -1.500  -1.500  1.00100.00           C  ", lines[4])
-    assert.are.equal("TER       6      ALA A   1", lines[8]:sub(1, 26))
-    assert.are.equal("END", (lines[9]:gsub(" ", "")))
-    assert.are.equal(9, #lines)
-  end)
-
-  it("numbers models from 1 and keeps chains", function()
-    for _, ending in ipairs { ".pdb", ".cif" } do
-      local path = folder .. "/t" .. ending
-      structure.from_atoms { models = { sample(5), sample(5), sample(5) }, names = names, residue_names = "GLY", lengths = { 2,
-        3 } }:write(path)
-      local back = structure.read(path)
-      assert.are.same({ models = 3, chains = 6, residues = 15, atoms = 75 }, back:counts())
-      assert.are.same({ "A", "B", 1, 3 }, { back:chains(3)[1].id, back:chains(3)[2].id, back:chains(3)[2].numbers[1],
-        back:chains(3)[2].residues })
-    end
-    assert.truthy(read(folder .. "/t.pdb"):find "MODEL        3")
-    assert.are.equal(3, select(2, read(folder .. "/t.pdb"):gsub("ENDMDL", "")))
-  end)
-
-  it("goes on past 9,999 residues and 99,999 atoms", function()
-    local n = 20003
-    local s = structure.from_atoms { atoms = sample(n), names = names, residue_names = "ALA" }
-    s:write(folder .. "/x.pdb")
-    s:write(folder .. "/x.cif")
-    s:write(folder .. "/unnamed")
-    assert.truthy(read(folder .. "/x.pdb"):find "\nATOM  A0000")
-    assert.are.equal("data_", read(folder .. "/unnamed"):sub(1, 5))
-    for _, ending in ipairs { ".pdb", ".cif" } do
-      local back = structure.read(folder .. "/x" .. ending)
-      assert.are.equal(n, only(back).numbers[n])
-      assert.are.equal(5 * n, back:counts().atoms)
-      if ending == ".pdb" then assert.are.equal(5 * n, back:residue_atoms(n)[5].serial) end
-    end
-  end)
-
+describe("writing and reading back", function()
   it("keeps RNA, ligands, modified residues and gaps", function()
     local het = { record = "HETATM" }
     local text = backbone("ALA", "A", 1, 1) .. backbone("MSE", "A", 2, 4, het) .. "TER\n" .. atom("FE", "HEM", "A", 9, 1,
@@ -370,48 +294,6 @@ describe("writing", function()
       .. "/gap.cif")).numbers })
     structure.from_atoms { atoms = mf.ones(4, 2, 3), names = { "C4'", "P" }, residue_names = "A" }:write(folder .. "/r.cif")
     assert.are.equal("rna", only(structure.read(folder .. "/r.cif")).polymer)
-  end)
-
-  it("says what PDB cannot hold and leaves no file", function()
-    local function refused(o, text)
-      support.error_matches(function() structure.build { chains = { o } }:write(folder .. "/x.pdb") end, text, true)
-      local pipe = io.popen("ls -A " .. folder)
-      assert.are.equal("", pipe:read "*a")
-      pipe:close()
-    end
-    local function chain(id, residue, number, name, x)
-      return { id = id, residues = { { name = residue, number = number, atoms = { { name = name, element = "C", x = x, y = 0,
-        z = 0 } } } } }
-    end
-    refused(chain("AA", "ALA", 1, "CA", 0), "the chain id 'AA' does not fit the columns of PDB: write mmCIF")
-    refused(chain("A", "ALAN", 1, "CA", 0), "the residue name 'ALAN'")
-    refused(chain("A", "ALA", 1, "HH123", 0), "the atom name 'HH123'")
-    refused(chain("A", "ALA", -1000, "CA", 0), "the residue number '-1000'")
-    refused(chain("A", "ALA", 1, "CA", 10000), "the coordinate '10000'")
-    refused(chain("A", "ALA", 1, "CA", 0 / 0), "not finite")
-    refused(chain("A B", "ALA", 1, "CA", 0), "the chain id 'A B' has a blank")
-    refused({ id = "A", residues = {} }, "the structure has no atoms")
-    support.error_matches(function() structure.from_atoms { atoms = mf.ones(1, 5, 3), names = names,
-      residue_names = "ALA" }:write "/dev/full" end, "No space left")
-  end)
-
-  it("is read by DSSP and TMalign where they are installed", function()
-    local s = structure.from_atoms { atoms = sample(40), names = names, residue_names = "ALA" }
-    s:write(folder .. "/x.pdb")
-    s:write(folder .. "/x.cif")
-    for _, ending in ipairs { ".pdb", ".cif" } do
-      if shell "command -v mkdssp >/dev/null" then
-        assert.is_true(shell(("mkdssp --output-format dssp %s/x%s %s/x.dssp >%s/log 2>&1"):format(folder, ending, folder,
-          folder)), ending)
-        assert.are.equal("", read(folder .. "/log"))
-        assert.are.equal(40, select(2, read(folder .. "/x.dssp"):gsub("\n *%d+ +%d+ A A ", "")))
-      end
-    end
-    if shell "command -v TMalign >/dev/null" then
-      local pipe = io.popen(("TMalign %s/x.pdb %s/x.cif"):format(folder, folder))
-      assert.truthy(pipe:read "*a":find "TM%-score= 1%.0000")
-      pipe:close()
-    end
   end)
 
   it("leaves no tensor behind when an allocation fails", function()

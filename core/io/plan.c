@@ -1,0 +1,316 @@
+/* plan.c: see plan.h. */
+#include "plan.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BY_CHAIN = 1, BY_LIGAND, BY_WATERS, BY_NAME };    /* what a key of by_asym is about */
+
+static mf_status refuse_new(const char *what, const char *name) {
+    return mf__fail(MF_EVALUE, "structure.writer: the %s '%.32s' is not in the first model: mmCIF lists entities and chains before atoms", what, name);
+}
+
+static const char *text_of(const mf__plan *p, int32_t name) { return mf__name(&p->names, name); }
+
+static mf_status add_part(mf__plan *p, int64_t *out, int32_t id, int kind, int polymer) {
+    MF_TRY(mf__reserve((void **)&p->parts, p->n_parts, &p->part_room, sizeof *p->parts));
+    p->parts[p->n_parts] = (mf__part){.id = id, .kind = kind, .polymer = polymer, .first = p->n_units};
+    *out = p->n_parts++;
+    return MF_OK;
+}
+
+/* The part of that id, which is made when it is new. */
+static mf_status named_part(mf__plan *p, int64_t *out, int32_t id, int kind, int polymer) {
+    int64_t *found;
+    MF_TRY(mf__map_get(&p->by_id, &found, (mf__key){(uint64_t)id, 0, 0}, p->n_parts));
+    *out = *found;
+    if (*found < p->n_parts) return MF_OK;
+    if (p->frozen) return refuse_new("entity", text_of(p, id));
+    return add_part(p, out, id, kind, polymer);
+}
+
+/* A part whose id is the next number that is free. */
+static mf_status numbered_part(mf__plan *p, int64_t *out, int kind, int polymer) {
+    for (;;) {
+        char text[24];
+        int32_t id;
+        int64_t *found, before = p->n_parts;
+        snprintf(text, sizeof text, "%lld", (long long)++p->next_part);
+        MF_TRY(mf__names_add(&p->names, &id, text, (int64_t)strlen(text)));
+        MF_TRY(mf__map_get(&p->by_id, &found, (mf__key){(uint64_t)id, 0, 0}, before));
+        if (*found == before) return add_part(p, out, id, kind, polymer);
+    }
+}
+
+/* The i-th of A, ..., Z, AA, AB, ... */
+static void letters(char *out, int64_t i) {
+    char reversed[16];
+    int n = 0;
+    for (i++; i > 0; i = (i - 1) / 26) reversed[n++] = (char)('A' + (i - 1) % 26);
+    for (int k = 0; k < n; k++) out[k] = reversed[n - 1 - k];
+    out[n] = '\0';
+}
+
+static mf_status add_asym(mf__plan *p, int64_t *out, int32_t id, int64_t part, const mf_structure *s, int64_t chain) {
+    MF_TRY(mf__reserve((void **)&p->asyms, p->n_asyms, &p->asym_room, sizeof *p->asyms));
+    p->asyms[p->n_asyms] = (mf__asym){.id = id, .chain = p->text[s->chains[chain].id], .part = part, .chain_index = chain};
+    *out = p->n_asyms++;
+    return MF_OK;
+}
+
+/* The asym of a key, made when it is new: with the id that is wanted where that is free, else with letters. */
+static mf_status keyed_asym(mf__plan *p, int64_t *out, mf__key key, const char *wanted, int64_t part, const mf_structure *s, int64_t chain) {
+    int64_t *found, *taken, n = p->n_asyms;
+    MF_TRY(mf__map_get(&p->by_asym, &found, key, n));
+    *out = *found;
+    if (*found < n) return MF_OK;
+    if (p->frozen) return refuse_new("chain", mf__name(&s->names, s->chains[chain].id));
+    char made[24];
+    int32_t id;
+    int free = *wanted && strlen(wanted) <= 20;
+    snprintf(made, sizeof made, "%.20s", wanted);
+    do {
+        if (!free) letters(made, p->next_asym++);
+        MF_TRY(mf__names_add(&p->names, &id, made, (int64_t)strlen(made)));
+        MF_TRY(mf__map_get(&p->by_asym, &taken, (mf__key){BY_NAME, (uint64_t)id, 0}, n));
+        free = 0;
+    } while (*taken != n);
+    return add_asym(p, out, id, part, s, chain);
+}
+
+/* ---- sequences ---- */
+
+static mf_status add_unit(mf__plan *p, int32_t name, int number, char code) {
+    MF_TRY(mf__reserve((void **)&p->units, p->n_units, &p->unit_room, sizeof *p->units));
+    p->units[p->n_units++] = (mf__unit){name, number, code};
+    return MF_OK;
+}
+
+static mf_status add_named_unit(mf__plan *p, const char *name, int number) {
+    int32_t text;
+    MF_TRY(mf__names_add(&p->names, &text, name, (int64_t)strlen(name)));
+    return add_unit(p, text, number, mf__residue_kind(name).code);
+}
+
+static const char *unknown_residue(int polymer) { return polymer == MF_POLYMER_PROTEIN ? "UNK" : polymer == MF_POLYMER_DNA ? "DN" : "N"; }
+
+/* Is this residue of the polymer at hand? asym -1: of any in the chain. */
+static int belongs(const mf__plan *p, int64_t r, int64_t asym) { return p->label[r] != 0 && (asym < 0 || p->asym[r] == asym); }
+
+/* Labels that do not fall, with few gaps, stay; others become 1, 2, ... along the chain. */
+static void number_labels(mf__plan *p, const mf_structure *s, const mf__chain *c) {
+    const mf__residue *r = s->residues + c->first_residue;
+    int *label = p->label + c->first_residue, last = 0, rising = 1, next = 0;
+    int64_t polymers = 0;
+    for (int64_t i = 0; i < c->residues; i++) {
+        label[i] = r[i].label;
+        if (label[i] == 0) continue;
+        rising &= label[i] >= last;
+        last = label[i];
+        polymers++;
+    }
+    if (rising && last <= 10 * polymers + 1000) return;
+    for (int64_t i = 0; i < c->residues; i++)
+        if (label[i]) label[i] = ++next;
+}
+
+/* Appends the units of a polymer: what the entity states, else the residues there are and unknown ones in gaps (if they are no
+ * nonsense); and the further names that residues have at one place. */
+static mf_status add_sequence(mf__plan *p, const mf_structure *s, const mf__entity *stated, const mf__chain *c, int64_t asym) {
+    int64_t r = c->first_residue, end = r + c->residues, known = stated ? stated->monomers : 0, count = 0;
+    int last = 0, rising = 1;
+    for (int64_t i = r; i < end; i++) {
+        if (!belongs(p, i, asym)) continue;
+        rising &= p->label[i] >= last;
+        last = p->label[i];
+        count++;
+    }
+    int fill = last <= 10 * count + 1000;
+    if (known > last || !rising) last = (int)known;
+    for (int number = 1; number <= last; number++) {
+        int64_t first = p->n_units;
+        while (r < end && (!belongs(p, r, asym) || (rising && p->label[r] < number))) r++;
+        int there = rising && r < end && p->label[r] == number;
+        if (number <= known) {
+            MF_TRY(add_named_unit(p, mf__name(&s->names, s->monomers[stated->first_monomer + number - 1]), number));
+        } else if (!there && fill) {
+            MF_TRY(add_named_unit(p, unknown_residue(c->polymer), number));
+        } else if (!there) {
+            number = p->label[r] - 1;
+            continue;
+        }
+        for (; there && r < end && (!belongs(p, r, asym) || p->label[r] == number); r++) {
+            if (!belongs(p, r, asym)) continue;
+            int32_t name = p->text[s->residues[r].name];
+            int64_t same = first;
+            while (same < p->n_units && p->units[same].name != name) same++;
+            if (same == p->n_units) MF_TRY(add_unit(p, name, number, s->residues[r].code));
+            else p->units[same].code = s->residues[r].code;
+        }
+    }
+    return MF_OK;
+}
+
+/* One number for equal sequences: units chained through a map, so equal means equal. */
+static mf_status sequence_state(mf__plan *p, int64_t *out, int64_t first, int polymer) {
+    int64_t state = -1 - (int64_t)polymer, *slot;
+    for (int64_t i = first; i < p->n_units; i++) {
+        MF_TRY(mf__map_get(&p->states, &slot, (mf__key){(uint64_t)state, (uint64_t)p->units[i].name, (uint64_t)p->units[i].number}, p->states.count));
+        state = *slot;
+    }
+    *out = state;
+    return MF_OK;
+}
+
+/* ---- parts and asyms of each residue ---- */
+
+/* The part of a chain's polymer that the structure gives no entity: by its sequence. */
+static mf_status part_by_sequence(mf__plan *p, int64_t *out, const mf_structure *s, const mf__chain *c) {
+    int64_t first = p->n_units, state, *found;
+    MF_TRY(add_sequence(p, s, NULL, c, -1));
+    MF_TRY(sequence_state(p, &state, first, c->polymer));
+    MF_TRY(mf__map_get(&p->by_content, &found, (mf__key){(uint64_t)state, (uint64_t)c->polymer, BY_CHAIN}, p->n_parts));
+    *out = *found;
+    if (*found < p->n_parts) {
+        p->n_units = first;
+        return MF_OK;
+    }
+    if (p->frozen) return refuse_new("sequence of chain", mf__name(&s->names, c->id));
+    MF_TRY(numbered_part(p, out, MF_ENTITY_POLYMER, c->polymer));
+    p->parts[*out].first = first;
+    p->parts[*out].units = p->n_units - first;
+    return MF_OK;
+}
+
+/* The part of a residue outside polymers that the structure gives no entity: by its name. */
+static mf_status part_by_name(mf__plan *p, int64_t *out, const mf__residue *residue, int water) {
+    int64_t *found;
+    int32_t name = water ? 0 : p->text[residue->name];
+    MF_TRY(mf__map_get(&p->by_content, &found, (mf__key){(uint64_t)name, 0, water ? BY_WATERS : BY_LIGAND}, p->n_parts));
+    *out = *found;
+    if (*found < p->n_parts) return MF_OK;
+    if (p->frozen) return refuse_new("residue", text_of(p, p->text[residue->name]));
+    MF_TRY(numbered_part(p, out, water ? MF_ENTITY_WATER : MF_ENTITY_NONPOLYMER, MF_POLYMER_NONE));
+    if (water) return mf__names_add(&p->names, &p->parts[*out].description, "water", 5);
+    p->parts[*out].description = name;
+    return MF_OK;
+}
+
+/* Water, by the name; asked for every residue, so answered once for each name. */
+static int is_water(const mf__plan *p, const mf_structure *s, int32_t name) {
+    if (p->water[name] < 0) p->water[name] = mf__residue_kind(mf__name(&s->names, name)).polymer == MF__WATER;
+    return p->water[name];
+}
+
+static mf_status plan_chain(mf__plan *p, const mf_structure *s, int64_t c, int own_asyms) {
+    const mf__chain *chain = &s->chains[c];
+    const char *id = mf__name(&s->names, chain->id);
+    int64_t polymer = -1;    /* the part of residues of the polymer that have no entity */
+    for (int64_t r = chain->first_residue; r < chain->first_residue + chain->residues; r++) {
+        const mf__residue *residue = &s->residues[r];
+        int labelled = p->label[r] != 0, water = !labelled && is_water(p, s, residue->name);
+        int64_t part;
+        int32_t entity = residue->entity ? residue->entity : labelled ? chain->entity : 0;
+        if (entity) {
+            MF_TRY(named_part(p, &part, p->text[entity], labelled ? MF_ENTITY_POLYMER : water ? MF_ENTITY_WATER : MF_ENTITY_NONPOLYMER, labelled ? chain->polymer : MF_POLYMER_NONE));
+        } else if (labelled) {
+            if (polymer < 0) MF_TRY(part_by_sequence(p, &polymer, s, chain));
+            part = polymer;
+        } else {
+            MF_TRY(part_by_name(p, &part, residue, water));
+        }
+        int64_t *found;
+        if (own_asyms) {
+            int32_t name = p->text[residue->asym];
+            MF_TRY(mf__map_get(&p->by_asym, &found, (mf__key){BY_NAME, (uint64_t)name, 0}, p->n_asyms));
+            p->asym[r] = *found;
+            if (*found == p->n_asyms) {
+                if (p->frozen) return refuse_new("asym", text_of(p, name));
+                MF_TRY(add_asym(p, &p->asym[r], name, part, s, c));
+            }
+        } else {
+            uint64_t author = (uint64_t)p->text[chain->id] << 2;
+            mf__key key = labelled ? (mf__key){author | BY_CHAIN, (uint64_t)part, 0}
+                          : water  ? (mf__key){author | BY_WATERS, 0, 0}
+                                   : (mf__key){author | BY_LIGAND, (uint64_t)(uint32_t)residue->number << 32 | (uint32_t)p->text[residue->name], (unsigned char)residue->insertion};
+            MF_TRY(keyed_asym(p, &p->asym[r], key, labelled ? id : "", part, s, c));
+        }
+        p->part[r] = part;
+        p->asyms[p->asym[r]].polymer |= labelled;
+    }
+    return MF_OK;
+}
+
+/* Sequences of the polymers that have none yet, and what they are where the structure does not say. */
+static mf_status finish_parts(mf__plan *p, const mf_structure *s) {
+    for (int64_t i = 0; i < p->n_parts; i++) {
+        mf__part *part = &p->parts[i];
+        int64_t a = 0;
+        while (a < p->n_asyms && p->asyms[a].part != i) a++;
+        const mf__chain *chain = a < p->n_asyms ? &s->chains[p->asyms[a].chain_index] : NULL;
+        if (part->kind == MF_ENTITY_UNKNOWN) part->kind = chain && !p->asyms[a].polymer ? MF_ENTITY_NONPOLYMER : MF_ENTITY_POLYMER;
+        if (part->kind != MF_ENTITY_POLYMER || part->units > 0) continue;
+        if (chain && part->polymer == MF_POLYMER_NONE) part->polymer = chain->polymer;
+        const mf__entity *stated = i < s->n_entities ? &s->entities[i] : NULL;    /* they were planned first, in their order */
+        const mf__chain absent = {.polymer = part->polymer};
+        int64_t first = p->n_units;
+        MF_TRY(add_sequence(p, s, stated, chain ? chain : &absent, a));
+        part->first = first;
+        part->units = p->n_units - first;
+    }
+    return MF_OK;
+}
+
+static mf_status plan_all(mf__plan *p, const mf_structure *s) {
+    for (int32_t i = 0; i < s->names.count; i++) {
+        const char *name = mf__name(&s->names, i);
+        MF_TRY(mf__names_add(&p->names, &p->text[i], name, (int64_t)strlen(name)));
+        p->water[i] = -1;
+    }
+    int own_asyms = 1;
+    for (int64_t r = 0; r < s->n_residues; r++) {
+        own_asyms &= s->residues[r].asym != 0;
+        p->label[r] = s->residues[r].label;
+    }
+    for (int64_t c = 0; c < s->n_chains && !own_asyms; c++) number_labels(p, s, &s->chains[c]);
+    for (int64_t i = 0; i < s->n_entities && !p->frozen; i++) {
+        const mf__entity *e = &s->entities[i];
+        int64_t part;
+        MF_TRY(named_part(p, &part, p->text[e->id], e->kind, e->polymer));
+        p->parts[part].description = p->text[e->description];
+    }
+    for (int64_t c = 0; c < s->n_chains; c++) MF_TRY(plan_chain(p, s, c, own_asyms));
+    return p->frozen ? MF_OK : finish_parts(p, s);
+}
+
+mf_status mf__plan_take(mf__plan *p, const mf_structure *s) {
+    free(p->text);
+    free(p->water);
+    free(p->asym);
+    free(p->part);
+    free(p->label);
+    p->text = malloc((size_t)s->names.count * sizeof *p->text);
+    p->water = malloc((size_t)s->names.count);
+    p->asym = malloc((size_t)(s->n_residues + 1) * sizeof *p->asym);
+    p->part = malloc((size_t)(s->n_residues + 1) * sizeof *p->part);
+    p->label = malloc((size_t)(s->n_residues + 1) * sizeof *p->label);
+    if (!p->text || !p->water || !p->asym || !p->part || !p->label) return mf__fail(MF_ENOMEM, "structure.write: no memory for %lld residues", (long long)s->n_residues);
+    if (p->names.count == 0) MF_TRY(mf__names_init(&p->names));
+    return plan_all(p, s);
+}
+
+void mf__plan_free(mf__plan *p) {
+    mf__names_free(&p->names);
+    free(p->parts);
+    free(p->asyms);
+    free(p->units);
+    free(p->text);
+    free(p->water);
+    free(p->asym);
+    free(p->part);
+    free(p->label);
+    mf__map_free(&p->by_id);
+    mf__map_free(&p->by_content);
+    mf__map_free(&p->by_asym);
+    mf__map_free(&p->states);
+}
