@@ -157,7 +157,7 @@ static mf_status add_row(mf_cif *c, table *t, const mf_cif_cell *cells, int64_t 
     MF_TRY(reserve(c, &t->values, t->n_values + columns, &t->value_room, sizeof *t->values));
     for (int64_t i = 0; i < columns; i++) {
         uint64_t *value = &t->values[t->n_values + i];
-        MF_TRY(add_value(c, value, &cells[i], t->rows ? value - t->columns : NULL));
+        MF_TRY(add_value(c, value, &cells[i], t->loop && t->rows ? value - t->columns : NULL));
     }
     t->n_values += columns;
     return MF_OK;
