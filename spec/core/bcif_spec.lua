@@ -3,6 +3,7 @@
 local mf = require "moonfold"
 local bcif = require "spec.support.bcif"
 local structure = require "moonfold.structure_file"
+local text_of = require "spec.support.structure_text"
 
 local function parse(data) return mf.cif.parse(data, "x.bcif") end
 
@@ -156,21 +157,6 @@ local SMALL = "data_T\nloop_\n_entity.id _entity.type _entity.pdbx_description\n
   .. "ATOM 1 P P . G A 1 1 1.125 -2.25 3 1 -5 X\nATOM 2 C \"C4'\" A G A 1 1 4.001 5.002 -6.003 0.5 -5 X\n"
   .. "HETATM 3 O O . HOH B 2 . 7 8 9 1 101 X\n"
 
-local function atoms_of(s)
-  local lines = { s.id, s.title, s.method, s.date, tostring(s.resolution) }
-  for _, chain in ipairs(s:chains()) do
-    lines[#lines + 1] = table.concat({ chain.id, chain.entity, chain.model, chain.polymer, chain.sequence }, " ")
-    for _, r in ipairs(s:residues(chain.index)) do
-      lines[#lines + 1] = table.concat({ r.name, r.number, r.label, r.insertion, tostring(r.hetero) }, " ")
-      for _, a in ipairs(s:residue_atoms(r.index)) do
-        lines[#lines + 1] = ("%s %s %s %d"):format(a.name, a.element, a.altloc, a.serial)
-        lines[#lines + 1] = ("%.17g %.17g %.17g %.17g %.17g"):format(a.x, a.y, a.z, a.occupancy, a.b)
-      end
-    end
-  end
-  return table.concat(lines, "\n")
-end
-
 describe("mmCIF as BinaryCIF", function()
   local function check(file, s)
     for _, encode in ipairs { mixed(), function(_, values) return bcif.strings(values) end } do
@@ -191,7 +177,7 @@ describe("mmCIF as BinaryCIF", function()
           end
         end
       end
-      if s then assert.are.equal(atoms_of(s), atoms_of(structure.parse(data))) end
+      if s then assert.are.equal(text_of(s), text_of(structure.parse(data))) end
     end
   end
 

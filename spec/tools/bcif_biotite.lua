@@ -6,27 +6,13 @@
 -- Skipped where PYTHON has no biotite. Ends with status 1 where a structure differs.
 local files = require "moonfold.files"
 local structure = require "moonfold.structure_file"
+local text_of = require "spec.support.structure_text"
 
 local python, here = os.getenv "PYTHON" or "python3", arg[0]:match "^(.*)/[^/]*$" or "."
 local list = files.list(arg[1] or "../shared/data/rna", { ".cif", ".cif.gz" })
 if os.execute(python .. " -c 'import biotite' 2>/dev/null") ~= 0 or #list == 0 then
   print(#list == 0 and "skipped: no mmCIF files" or "skipped: no biotite for " .. python)
   os.exit(0)
-end
-
-local function text_of(s)
-  local lines = { s.id, s.title, s.method, s.date, tostring(s.resolution) }
-  for _, chain in ipairs(s:chains()) do
-    lines[#lines + 1] = table.concat({ chain.id, chain.entity, chain.model, chain.polymer, chain.sequence }, " ")
-    for _, r in ipairs(s:residues(chain.index)) do
-      lines[#lines + 1] = table.concat({ r.name, r.number, r.label, r.insertion, tostring(r.hetero) }, " ")
-      for _, a in ipairs(s:residue_atoms(r.index)) do
-        lines[#lines + 1] = ("%s %s %s %d"):format(a.name, a.element, a.altloc, a.serial)
-        lines[#lines + 1] = ("%.17g %.17g %.17g %.17g %.17g"):format(a.x + 0, a.y + 0, a.z + 0, a.occupancy, a.b) -- no -0
-      end
-    end
-  end
-  return table.concat(lines, "\n")
 end
 
 local path, compared, atoms, wrong = os.tmpname(), 0, 0, 0
