@@ -515,6 +515,7 @@ mf_status mf_file_read(char **text, int64_t *bytes, const char *path, int64_t ma
 void mf_file_free(char *text);
 mf_status mf_file_replace(const char *path, const char *text, int64_t bytes);               /* atomically: temporary, fsync, rename */
 mf_status mf_file_move(const char *from, const char *to);                                   /* synced and renamed: `to` is the old file or the new */
+mf_status mf_file_inflate(const char *from, const char *to);                                /* what a gzip file holds, piece by piece */
 mf_status mf_sha256(char *hex, const void *data, int64_t bytes);                            /* 64 digits and a zero */
 mf_status mf_file_sha256(char *hex, int64_t *size, const char *path, int64_t offset, int64_t bytes); /* bytes -1: to the end, how many is *size */
 enum { MF_FORMAT_AUTO, MF_FORMAT_PDB, MF_FORMAT_MMCIF, MF_FORMAT_BCIF };                     /* AUTO: by content, then by name */

@@ -53,10 +53,10 @@ local inputs = o.data or sources.packaged(print)
 if not inputs then os.exit(1, true) end
 local bar
 local ok, prepared = pcall(mf.data.prepare, {
-  inputs = inputs, out = o.out .. "/train.safetensors", min_length = 40, max_length = 400,
-  progress = function(done, total, path)
-    bar = bar or progress { label = "prepare", total = total, unit = "files" }
-    bar:update(done, { amount = 1, text = path:match "[^/]*$" })
+  inputs = inputs, out = o.out .. "/train.safetensors", min_length = 40, max_length = 400, order = "given",
+  progress = function(done, total, path, residues)
+    bar = bar or progress { label = "prepare", total = total, unit = "residues" }
+    bar:update(done, { amount = residues, text = path:match "[^/]*$" })
   end,
 })
 if not ok then

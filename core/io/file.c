@@ -262,3 +262,26 @@ out:
     if (fd >= 0) close(fd);
     return status;
 }
+
+mf_status mf_file_inflate(const char *from, const char *to) {
+    if (!from) return mf__fail(MF_EVALUE, "file.inflate: no path");
+    mf_status status = MF_OK;
+    mf__source *s = NULL;
+    mf__writer *w = NULL;
+    int64_t got = 0;
+    char *chunk = malloc(CHUNK);
+    if (!chunk) return mf__fail(MF_ENOMEM, "file.inflate: '%s': no memory", from);
+    MF_TRY_OUT(mf__source_open(&s, from, 0, -1, INT64_MAX));
+    MF_TRY_OUT(mf__writer_open(&w, to));
+    do {
+        MF_TRY_OUT(mf__source_read(&got, s, chunk, CHUNK));
+        MF_TRY_OUT(mf__writer_put(w, chunk, got));
+    } while (got > 0);
+    status = mf__writer_commit(w);
+    w = NULL;
+out:
+    mf__writer_abandon(w);
+    mf__source_close(s);
+    free(chunk);
+    return status;
+}

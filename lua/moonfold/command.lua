@@ -8,8 +8,9 @@
 --     })
 --     o.steps, o.model.blocks
 --
--- `--help` prints the table and ends the program. `config=FILE` reads options saved by `command.save` first; what the
--- command line says wins. An unknown key is an error that names the nearest; a value of the wrong type names both.
+-- `--help` prints the table and ends the program; `--dry-run` is `dry_run=yes`, for booleans alone. `config=FILE` reads
+-- options saved by `command.save` first; what the command line says wins. An unknown key is an error that names the nearest;
+-- a value of the wrong type names both.
 -- @module moonfold.command
 local json = require "moonfold.json"
 local options = require "moonfold.options"
@@ -144,6 +145,11 @@ function M.parse(arguments, program)
   end
   for _, word in ipairs(arguments) do
     local key, text = word:match "^([%w_.]+)=(.*)$"
+    local flag = word:match "^%-%-([%w%-]+)$"
+    if flag then
+      key, text = flag:gsub("%-", "_"), "yes"
+      if rows[key] and rows[key][2] ~= "boolean" then M.stop(program, "'%s' needs a value: %s=...", word, key) end
+    end
     if not key then M.stop(program, "'%s' is not key=value; --help lists the options", word) end
     if key ~= "config" then take(key, text, "command line") end
   end

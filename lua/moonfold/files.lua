@@ -37,6 +37,13 @@ function M.move(from, to)
   if C.mf_file_move(from, to) ~= 0 then fail(ffi.string(C.mf_error_text())) end
 end
 
+--- Writes what a gzip file holds; a plain one is copied.
+-- @tparam string from
+-- @tparam string to
+function M.inflate(from, to)
+  if C.mf_file_inflate(from, to) ~= 0 then fail(ffi.string(C.mf_error_text())) end
+end
+
 local hex, size = ffi.new "char[65]", ffi.new "int64_t[1]"
 
 --- The SHA-256 of a text.

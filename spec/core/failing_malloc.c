@@ -149,6 +149,11 @@ static mf_status file_sha256(results *r) {
     return mf_file_sha256(hex, &bytes, "spec/fixtures/1ubq.pdb.gz", 0, -1);
 }
 
+static mf_status file_inflate(results *r) {
+    (void)r;
+    return mf_file_inflate("spec/fixtures/1ubq.pdb.gz", pdb_path);
+}
+
 static mf_status file_move(results *r) {
     (void)r;
     mf_status status = mf_file_move(text_path, pdb_path);
@@ -431,7 +436,8 @@ int main(int argc, char **argv) {
               walk("mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append "
                    "mf_archive_stream_put mf_archive_stream_copy mf_archive_stream_commit", archive_stream) |
               walk("mf_process_start mf_process_write mf_process_line mf_process_wait", process) | walk("mf_process_poll", poll_many) | walk("mf_file_replace", file_replace) |
-              walk("mf_file_read", file_read) | walk("mf_file_sha256", file_sha256) | walk("mf_file_move", file_move) | walk("mf_structure_create and add", build) |
+              walk("mf_file_read", file_read) | walk("mf_file_sha256", file_sha256) | walk("mf_file_move", file_move) |
+              walk("mf_file_inflate", file_inflate) | walk("mf_structure_create and add", build) |
               walk("mf_zip_write", zip_write) | walk("mf_npz_write", npz_write) | walk("mf_zip_open", zip_open) | walk("mf_zip_read", zip_read) |
               walk("mf_zip_npy", zip_npy) | walk("mf_zip_tensor", zip_tensor) | walk("mf_layout_tensor", layout_tensor) |
               walk("mf_npy_write", npy_write) | walk("mf_npy_read", npy_read) | walk("mf_pickle_parse", pickle_parse) |

@@ -49,6 +49,12 @@ describe("a command line", function()
     assert.is_nil(plain.note)
   end)
 
+  it("takes --flags for booleans alone", function()
+    assert.is_true(parse("data=x", "--dry-run").dry_run)
+    assert.is_truthy(child("data=x --steps"):find("toy: '--steps' needs a value: steps=...\nstatus 2", 1, true))
+    assert.is_truthy(child("data=x --stepz"):find("unknown option 'stepz', did you mean 'steps'?", 1, true))
+  end)
+
   it("reads saved options first, and the command line wins", function()
     local path = os.tmpname()
     command.save(path, parse("data=x", "steps=3", "model.blocks=7", "lengths=8,9", "dry_run=true"))
@@ -72,7 +78,7 @@ describe("a command line", function()
 
   it("asks for what is required and for key=value", function()
     assert.is_truthy(child("steps=1"):find("toy: data is required (where from)", 1, true))
-    assert.is_truthy(child("data=x --fast"):find("'--fast' is not key=value", 1, true))
+    assert.is_truthy(child("data=x fast"):find("'fast' is not key=value", 1, true))
     assert.is_truthy(child("config=/absent/file data=x"):find("toy: config: /absent/file", 1, true))
   end)
 

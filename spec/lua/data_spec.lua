@@ -1,8 +1,7 @@
--- Data sets: the file and back, batches by rule and by budget, resuming, ranks, preparing from structure files.
+-- Data sets: the file and back, batches by rule and by budget, resuming, ranks.
 local mf = require "moonfold"
 local support = require "spec.support"
 local json = require "moonfold.json"
-local prepare = require "moonfold.data.prepare"
 
 local lengths = { 40, 7, 13, 40, 1, 25, 40, 31, 7, 60 }
 
@@ -238,74 +237,5 @@ describe("json", function()
       assert.is_truthy(message:find "^json.decode: ", text)
     end
     assert.has_error(function() json.encode { 0 / 0 } end)
-  end)
-end)
-
-describe("data.prepare", function()
-  local folder
-  setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    os.execute("mkdir -p " .. folder)
-    local rng, protein, structure = mf.rng(5), mf.atoms.protein, mf.structure
-    local function write(name, n, residue, drop)
-      local R, t = mf.random.rotations(n, { rng = rng }), mf.randn(n, 3, { rng = rng }) * 10 + 40
-      local angle = mf.rand(n, 1, { rng = rng }) * 6
-      local mask = mf.ones(n, 5):totable()
-      for _, i in ipairs(drop or {}) do mask[i][3] = 0 end
-      structure.from_atoms {
-        atoms = protein.build(R, t, mf.stack({ angle:sin(), angle:cos() }, 3)), names = protein.names, elements = protein.elements,
-        residue_names = residue, mask = mf.tensor(mask):bool(),
-      }:write(folder .. "/" .. name)
-      return R, t
-    end
-    write("a.pdb", 30, "ALA", { 1, 2, 17 })
-    write("b.cif", 30, "GLY")
-    write("c.pdb", 5, "ALA")
-    write("d.pdb", 30, "GLY")
-    write("e.pdb", 40, "SER", { 3, 4, 5, 6, 7, 8, 9, 10 })
-    local bad = io.open(folder .. "/f.cif", "w")
-    bad:write "data_x\nloop_\n_atom_site.id\n"
-    bad:close()
-  end)
-  teardown(function() os.execute("rm -r " .. folder) end)
-
-  it("accounts for every file and chain", function()
-    local out = folder .. "/set.safetensors"
-    local report = mf.data.prepare { inputs = { folder }, out = out, min_length = 10 }
-    assert.equal(2, report.entries)
-    assert.equal(2, report.counts.kept)
-    assert.equal(1, report.counts["too short"])
-    assert.equal(1, report.counts["same sequence"])
-    assert.equal(1, report.counts["missing frames"])
-    local manifest = assert(json.decode(assert(io.open(report.manifest)):read "*a"))
-    assert.equal(6, #manifest.inputs)
-    local set = mf.data.open(out)
-    assert.equal("protein", set.kind)
-    for i = 1, #set do
-      local item = set:get(i)
-      local n = set:length(i)
-      -- trimmed to frames at both ends, centred on the valid ones
-      assert.is_true(item.mask:select(1, 1):all() and item.mask:select(1, n):all())
-      local w = item.mask:float():reshape(n, 1)
-      assert.is_true(((item.translations * w):sum(1) / w:sum()):abs():max(1):item() < 1e-4)
-    end
-    local first = set:get(1)
-    assert.equal(28, first.packing:total())
-    assert.same({ 0, 1, 2 }, first.index:narrow(1, 1, 3):totable())
-    assert.is_false(first.mask:select(1, 15):all())
-  end)
-
-  it("says why nothing is left, and still writes the manifest", function()
-    local out = folder .. "/none.safetensors"
-    support.error_matches(function() mf.data.prepare { inputs = { folder }, out = out, min_length = 1000 } end,
-      "nothing is left", true)
-    assert.is_truthy(io.open(folder .. "/none.manifest.json"))
-    assert.is_nil(io.open(out))
-  end)
-
-  it("hashes as FNV-1a does", function()
-    assert.equal("cbf29ce484222325", prepare.fnv1a64 "")
-    assert.equal("85944171f73967e8", prepare.fnv1a64 "foobar")
   end)
 end)
