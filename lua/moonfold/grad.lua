@@ -41,6 +41,16 @@ function M.no_grad(fn, ...)
   return with_grad(0, fn, ...)
 end
 
+--- Calls a function recording its operations, also inside `no_grad`.
+-- @tparam function fn
+-- @param ... its arguments
+-- @return what fn returns
+-- @usage local slope = mf.enable_grad(function() energy(x):backward(); return x:grad() end)
+function M.enable_grad(fn, ...)
+  T.callable_argument("enable_grad", 1, fn)
+  return with_grad(1, fn, ...)
+end
+
 --- Are operations being recorded?
 -- @treturn boolean
 function M.grad_enabled() return C.mf_grad_enabled(ctx) ~= 0 end

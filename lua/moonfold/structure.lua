@@ -17,12 +17,14 @@ local OPTIONAL, REQUIRED = options.OPTIONAL, options.REQUIRED
 
 local defaults = {
   kind = REQUIRED, rotations = REQUIRED, translations = REQUIRED,
-  torsions = OPTIONAL, mask = OPTIONAL, fixed = OPTIONAL, trajectory = OPTIONAL, name = "sample", number = 1, seed = OPTIONAL,
+  torsions = OPTIONAL, mask = OPTIONAL, fixed = OPTIONAL, chains = OPTIONAL,
+  trajectory = OPTIONAL, name = "sample", number = 1, seed = OPTIONAL,
 }
 
 --- A structure of frames.
 -- @tparam table o `kind` ("protein" or "rna"), `rotations` (N, 3, 3), `translations` (N, 3) angstrom; `torsions` (N, K, 2),
---   `mask` (N) bool, `fixed` (N) bool (motif residues, for their B factor), `trajectory`: lists `state` and `clean` of
+--   `mask` (N) bool, `fixed` (N) bool (motif residues, for their B factor), `chains`: residues of each (one
+--   chain), `trajectory`: lists `state` and `clean` of
 --   { rotations, translations, torsions } in the order of time, `name`, `number`, `seed`
 function M.new(o)
   o = options("structure", defaults, o)
@@ -66,6 +68,7 @@ local function record(self)
     names = rules.names, elements = rules.elements, residue_names = rules.residue, polymer = self.kind, b = b, id = self.name,
   }
   if self.mask then o.mask = rules.present(self.mask:to("cpu")) end
+  o.lengths = self.chains
   return o
 end
 

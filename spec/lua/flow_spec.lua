@@ -2,38 +2,9 @@
 local mf = require "moonfold"
 local support = require "spec.support"
 local couple = require "moonfold.flow.couple"
+local help = require "spec.support.flow"
 
--- A batch of random frames; deterministic by its seed.
-local function random_batch(kind, lengths, o)
-  o = o or {}
-  local rng = mf.rng(o.seed or 11)
-  local packing = mf.packing(lengths)
-  local n, k = packing:total(), kind == "protein" and 1 or 8
-  local angle = mf.rand(n, k, { rng = rng }) * (2 * math.pi)
-  local examples = {}
-  for i in ipairs(lengths) do examples[i] = i end
-  return {
-    packing = packing, translations = mf.randn(n, 3, { rng = rng }) * 8, rotations = mf.random.rotations(n, { rng = rng }),
-    torsions = mf.stack({ angle:sin(), angle:cos() }, 3), seed = 5, step = 1, examples = examples,
-    times = o.times, mask = o.mask,
-  }
-end
-
-local function perfect(noisy)
-  local target = noisy.targets
-  return { translations = target.translations, rotations = target.rotations, torsions = target.torsions }
-end
-
--- A prediction some way off the truth.
-local function near_miss(noisy, seed)
-  local rng = mf.rng(seed or 3)
-  local target, n = noisy.targets, noisy.translations:size(1)
-  return {
-    translations = target.translations + mf.randn(n, 3, { rng = rng }),
-    rotations = target.rotations:matmul(mf.geometry.so3_exp(mf.randn(n, 3, { rng = rng }) * 0.3)),
-    torsions = target.torsions + mf.randn(n, target.torsions:size(2), 2, { rng = rng }) * 0.2,
-  }
-end
+local random_batch, perfect, near_miss = help.random_batch, help.perfect, help.near_miss
 
 describe("the floor under time", function()
   it("changes nothing above it and bounds the weight of small times", function()
@@ -49,6 +20,34 @@ describe("the floor under time", function()
       -- the weight is 1 / t^2: 1 / 0.1^2 in place of 1 / 0.02^2; float32 rounds a logarithm of small angles, hence 1e-4
       assert.is_true(math.abs(x[2] * (0.02 / 0.1) ^ 2 - y[2]) <= 1e-4 * y[2], name)
     end
+  end)
+end)
+
+describe("FoldFlow's thresholds of time", function()
+  it("measure positions in nm up to x0_threshold and fields above, the same otherwise", function()
+    local plain = mf.flow.se3 { profile = "protein" }
+    local batch = random_batch("protein", { 7, 9 }, { times = { 0.5, 0.1 } })
+    local noisy = plain:corrupt(batch)
+    local prediction = near_miss(noisy)
+    local fields = plain:terms(prediction, noisy).trans:values()
+    local both = mf.flow.se3({ profile = "protein", x0_threshold = 0.2 }):terms(prediction, noisy).trans:values()
+    assert.equal(fields[1], both[1])
+    local off = (prediction.translations - noisy.targets.translations):narrow(1, 8, 9) * 0.1
+    support.close(mf.tensor(both[2]), mf.tensor(off:square():sum():item() / 9), 1e-5)
+    -- along a stochastic path the field leads elsewhere than to x_0, the position does not
+    local compat = mf.flow.se3 { profile = "protein", x0_threshold = 0.2, compat = true }
+    local defective = compat:corrupt(batch)
+    local terms = compat:terms(perfect(defective), defective).trans:values()
+    assert.is_true(terms[1] > 1e-4 and terms[2] == 0)
+  end)
+
+  it("let the angle act above angle_gate", function()
+    local noisy = mf.flow.se3({}):corrupt(random_batch("protein", { 7, 9 }, { times = { 0.5, 0.1 } }))
+    local prediction = near_miss(noisy)
+    local plain = mf.flow.se3({}):terms(prediction, noisy)
+    local late = mf.flow.se3({ angle_gate = 0.2 }):terms(prediction, noisy)
+    support.same_bits(plain.axis, late.axis)
+    assert.same({ plain.angle:values()[1], 0 }, late.angle:values())
   end)
 end)
 

@@ -167,7 +167,7 @@ end)
 describe("sample", function()
   local flow = mf.flow.se3 {}
   it("refuses what it cannot do, at the user's line", function()
-    support.error_matches(function() mf.sample(smooth, flow, {}) end, "give one of length and lengths", true)
+    support.error_matches(function() mf.sample(smooth, flow, {}) end, "give one of length, lengths and motif", true)
     support.error_matches(function() mf.sample(smooth, flow, { length = 0 }) end, "a length of 0 residues", true)
     support.error_matches(function() mf.sample(smooth, flow, { length = 5, steps = 1 }) end, "at least 2", true)
     support.error_matches(function()

@@ -4,6 +4,9 @@
 -- that is left and gives b the noise of the cheapest assignment, already turned (translations only). `squared` assigns
 -- whole noise frames by the summed squared distances of rotations and translations, in groups of at most `group`.
 -- `sinkhorn` draws the partner from the entropic plan of that same cost instead.
+--
+-- Where a batch is one protein many times over, there is nothing in it to tell apart: `beside` couples each of its examples, by
+-- the cost and the rules of `squared` and `sinkhorn`, among other proteins of the same length, with as much noise of its own.
 
 local mf = require "moonfold"
 local segments = require "moonfold.flow.segments"
@@ -96,16 +99,21 @@ function M.kabsch(noise, data, weights, packing, compat)
   return segments.centre(unstack(blocks, packing), weights, packing)
 end
 
--- Summed squared distances between data j and noise k, translations in nanometres.
+-- Summed squared distances between frames (..., L, 3), (..., L, 3, 3), translations in nanometres; w (..., L) weighs residues.
+local function frame_cost(x0, r0, w, x1, r1)
+  local relative = r0:transpose(-1, -2):matmul(r1)
+  local angle2 = mf.geometry.so3_log(relative):square():sum(-1)
+  local distance2 = (x1 - x0):mul(0.1):square():sum(-1)
+  return ((angle2 + distance2) * w):sum(-1)
+end
+
+-- Costs between data j and noise k of the sequences of a list.
 local function frame_costs(list, packing, o)
   local x0, r0, w = stack(o.data, list, packing), stack(o.data_rotations, list, packing), stack(o.weights, list, packing)
   local x1, r1 = stack(o.noise, list, packing), stack(o.noise_rotations, list, packing)
-  local count, rows = #list, {}
-  for j = 1, count do
-    local relative = r0:narrow(1, j, 1):transpose(3, 4):matmul(r1):reshape(-1, 3, 3)
-    local angle2 = mf.geometry.so3_log(relative):square():sum(2):reshape(count, list.length)
-    local distance2 = (x1 - x0:narrow(1, j, 1)):mul(0.1):square():sum(3)
-    rows[j] = ((angle2 + distance2) * w:narrow(1, j, 1)):sum(2)
+  local rows = {}
+  for j = 1, #list do
+    rows[j] = frame_cost(x0:narrow(1, j, 1), r0:narrow(1, j, 1), w:narrow(1, j, 1), x1, r1)
   end
   return mf.stack(rows, 1):totable()
 end
@@ -161,6 +169,12 @@ local function draw(plan, numbers)
   return result
 end
 
+-- For each row of a table of costs a column: all different and cheapest together, or drawn from the entropic plan.
+local function noise_of(cost, regularisation, numbers)
+  if regularisation then return draw(M.sinkhorn(cost, regularisation), numbers) end
+  return inverse(mf.geometry.assignment(cost))
+end
+
 --- Noise frames assigned to the data within groups of equal length.
 -- @tparam table o `data`, `data_rotations`, `noise`, `noise_rotations`, `weights`, `group` (10), and for the entropic plan
 --   `regularisation` and `numbers` (one draw for each sequence)
@@ -173,14 +187,9 @@ function M.squared(o, packing)
     if #list == 1 or list.length == 0 then
       for j in ipairs(list) do partner[j] = j end
     else
-      local cost = frame_costs(list, packing, o)
-      if o.regularisation then
-        local numbers = {}
-        for j, i in ipairs(list) do numbers[j] = o.numbers[i] end
-        partner = draw(M.sinkhorn(cost, o.regularisation), numbers)
-      else
-        partner = inverse(mf.geometry.assignment(cost))
-      end
+      local numbers = {}
+      for j, i in ipairs(list) do numbers[j] = o.numbers and o.numbers[i] end
+      partner = noise_of(frame_costs(list, packing, o), o.regularisation, numbers)
     end
     for j, i in ipairs(list) do
       local first = packing:offset(list[partner[j]]) + 1
@@ -189,6 +198,36 @@ function M.squared(o, packing)
     end
   end
   return unstack(translations, packing), unstack(rotations, packing)
+end
+
+--- Noise frames assigned to n examples of one length L, each among P other proteins of that length, with P + 1 draws of noise of
+-- its own: an example takes the noise that the plan of all P + 1 gives it.
+-- @tparam table o as for `squared`, and `others`: `translations` (P, L, 3) centred, `rotations` (P, L, 3, 3), `weights` (P, L);
+--   `more_noise` (n P L, 3) and `more_noise_rotations` (n P L, 3, 3), example by example
+-- @treturn tensor translations (n L, 3)
+-- @treturn tensor rotations (n L, 3, 3)
+function M.beside(o, packing)
+  local others, n, length = o.others, packing:count(), packing:longest()
+  local most = others.translations:size(1) + 1
+  local function all(first, rest, ...)
+    return mf.cat({ first:reshape(n, 1, length, ...), rest:reshape(n, most - 1, length, ...) }, 2)
+  end
+  local x1, r1 = all(o.noise, o.more_noise, 3), all(o.noise_rotations, o.more_noise_rotations, 3, 3)
+  local costs = { frame_cost(o.data:reshape(n, 1, length, 3), o.data_rotations:reshape(n, 1, length, 3, 3),
+    o.weights:reshape(n, 1, length), x1, r1) }
+  for j = 1, most - 1 do
+    local function other(x) return x:narrow(1, j, 1):unsqueeze(1) end
+    costs[j + 1] = frame_cost(other(others.translations), other(others.rotations), other(others.weights), x1, r1)
+  end
+  local rows = {}
+  for i, cost in ipairs(mf.stack(costs, 2):totable()) do
+    local numbers = { o.numbers and o.numbers[i] }
+    for j = 2, most do numbers[j] = 0 end                    -- which noise the others get does not matter
+    rows[i] = (i - 1) * most + noise_of(cost, o.regularisation, numbers)[1] - 1
+  end
+  local at = mf.tensor(rows, { dtype = "int32", device = x1:device() })
+  return x1:reshape(n * most, length, 3):index_select(1, at):reshape(n * length, 3),
+    r1:reshape(n * most, length, 3, 3):index_select(1, at):reshape(n * length, 3, 3)
 end
 
 return M

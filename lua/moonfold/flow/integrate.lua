@@ -65,16 +65,24 @@ local function shares(self, t, dt)
   return along, turn
 end
 
+-- What moved, where residues are not fixed.
+local function held(fixed, x, r, moved, turned)
+  if not fixed then return moved, turned end
+  local n = x:size(1)
+  return mf.where(fixed:reshape(n, 1), x, moved), mf.where(fixed:reshape(n, 1, 1), r, turned)
+end
+
 --- One step of a plan.
 -- @tparam tensor x translations (N, 3) angstrom
 -- @tparam tensor r rotations (N, 3, 3)
 -- @tparam table prediction clean `translations` and `rotations`
 -- @tparam table at an entry of the plan
--- @tparam table o `packing`, `source` (for the noise of a stochastic flow), `noise_scale`, `fixed` (N) bool or nil
+-- @tparam table o `packing`, `source` (for the noise of a stochastic flow), `noise_scale`, `fixed` (N) bool or nil: those
+--   residues stay, bit for bit, and a sequence that has some is not centred: they hold it in its place
 -- @treturn tensor translations
 -- @treturn tensor rotations
 function M:step(x, r, prediction, at, o)
-  if at.last then return prediction.translations, prediction.rotations end
+  if at.last then return held(o.fixed, x, r, prediction.translations, prediction.rotations) end
   local along, turn = shares(self, at.t, at.dt)
   local moved = x + (prediction.translations - x) * along
   local turned = r:matmul(mf.geometry.so3_exp(mf.geometry.so3_log(segments.relative(r, prediction.rotations)) * turn))
@@ -86,14 +94,11 @@ function M:step(x, r, prediction, at, o)
     turned = turned:matmul(mf.geometry.so3_exp(kick))
   end
   if self.kind == "protein" then
-    moved = segments.centre(moved, segments.weights(nil, o.packing, x:device()), o.packing)
+    local all = segments.weights(nil, o.packing, x:device())
+    local _, loose = segments.anchors(all, o.fixed, o.packing)
+    moved = segments.centre(moved, loose, o.packing, all)
   end
-  if o.fixed then
-    local n = x:size(1)
-    moved = mf.where(o.fixed:reshape(n, 1), x, moved)
-    turned = mf.where(o.fixed:reshape(n, 1, 1), r, turned)
-  end
-  return moved, turned
+  return held(o.fixed, x, r, moved, turned)
 end
 
 return M

@@ -18,10 +18,11 @@ end
 M.protein = {
   kind = "protein",
   time_low = 0.01, time_span = 0.99,      -- training t = low + u span
-  sample_from = 1, sample_to = 0.01,
+  sample_from = 1, sample_to = 0.01, data_time = 0,
   prior = "uniform",                       -- of rotations, in training
   ot = "none",
   gate = 0.25,                             -- auxiliary terms below this t
+  behind_gate = { bb = true, dm = true },
   bins = 5,
   weights = { trans = 1, axis = 1, angle = 0.5, rot = 0.5, bb = 0.25, dm = 0.25 },
   noise_share = function(t) return t end,
@@ -31,10 +32,11 @@ M.protein = {
 M.rna = {
   kind = "rna",
   time_low = 0.01, time_span = 0.98,
-  sample_from = 0.01, sample_to = 1,
+  sample_from = 0.01, sample_to = 1, data_time = 1,
   prior = "igso3",                         -- R1 times IGSO3(1.5): close to the data's own rotation
   ot = "kabsch",
   gate = 0.25,                             -- auxiliary terms above this t
+  behind_gate = { bb = true, dm = true, tors = true },
   bins = 4,
   weights = { trans = 2, rot = 1, bb = 1, dm = 1, tors = 1 },
   noise_share = function(t) return 1 - t end,

@@ -9,6 +9,10 @@
 --
 --     x_t = (1 - lambda) x_data + lambda x_noise        R_t = R_data exp(lambda log(R_data' R_noise))
 --
+-- A motif is what `batch.fixed` marks: those residues stay where the data have them, they do not count in the loss, and the
+-- example's origin is their centre, for that is all that is known of a molecule's place when its motif is given to a sampler.
+-- With `motif` training draws spans of its own.
+--
 -- `compat = true` computes what the two original programs compute, with their defects, for comparison with published numbers.
 
 local mf = require "moonfold"
@@ -18,8 +22,10 @@ local couple = require "moonfold.flow.couple"
 local integrate = require "moonfold.flow.integrate"
 local profiles = require "moonfold.flow.profile"
 local segments = require "moonfold.flow.segments"
+local spans = require "moonfold.flow.spans"
 local streams = require "moonfold.flow.streams"
 local terms = require "moonfold.flow.terms"
+local mask_of = require "moonfold.nn.mask"
 
 local M = {}
 local Flow = {}
@@ -43,8 +49,11 @@ M.defaults = {
   sigma_min = 0.01,
   noise_scale = 0.1,          -- sampling: share of the path noise that is injected
   self_condition = 0.5,       -- probability, once a step
+  motif = 0,                  -- training: probability that spans of an example are fixed (flow.spans)
   separate_rotation = true,   -- protein: axis and angle terms instead of one
   rotation_scaling = OPTIONAL,-- protein: a constant instead of 1 / max(t, 0.01)
+  x0_threshold = 0,           -- protein: up to this t the translation term is of positions, not of fields
+  angle_gate = 0,             -- protein: the angle term acts above this t
   time_floor = OPTIONAL,      -- protein: losses count as at this t below it, so that no example outweighs a batch
   loss_atoms = 0,             -- RNA: 0, 3 or 7 atoms beside the frame's own
   gate = OPTIONAL,            -- where the auxiliary terms begin
@@ -71,6 +80,7 @@ function M.se3(o)
       fail("flow.se3: %s is '%s' (known: %s)", key, tostring(o[key]), table.concat(options.sorted_keys(known), ", "))
     end
   end
+  if not (o.motif >= 0 and o.motif <= 1) then fail("flow.se3: motif is a probability, got %g", o.motif) end
   local profile = profiles[o.profile]
   local flow = setmetatable(o, Flow)
   flow.conditioned, flow.self_condition = o.self_condition, nil       -- the option would hide the method
@@ -109,7 +119,35 @@ local function noise_rotations(self, source, data, packing, device)
   return data:matmul(mf.geometry.so3_exp(source:igso3("rotations", packing, sigma, device)))
 end
 
-local function coupled(self, source, o, packing)
+-- Batches of one protein many times over bring others of its length for the coupling; each example then has as much noise more.
+local function among_others(self, source, o, packing, partners)
+  local device, count = o.data:device(), partners.packing:count()
+  if self.prior ~= "uniform" then
+    fail("flow:corrupt: a coupling among partners needs prior uniform, this flow has %s", self.prior)
+  end
+  local length = partners.packing:longest()
+  for _, part in ipairs { packing, partners.packing } do
+    for _, other in ipairs(part:lengths()) do
+      if other ~= length then
+        fail("flow:corrupt: partners have one length, that of the examples; found %d and %d", length, other)
+      end
+    end
+  end
+  local w = segments.weights(partners.mask, partners.packing, device)
+  o.others = {
+    translations = segments.centre(partners.translations, w, partners.packing):reshape(count, length, 3),
+    rotations = partners.rotations:reshape(count, length, 3, 3), weights = w:reshape(count, length),
+  }
+  local many = {}
+  for i = 1, packing:count() * count do many[i] = length end
+  local repeated = o.weights:reshape(-1, 1, length):expand(packing:count(), count, length):reshape(-1)
+  o.more_noise = source:normal("ot_translations", packing, device, count) * profiles.NOISE
+  o.more_noise = segments.centre(o.more_noise, repeated, mf.packing(many))
+  o.more_noise_rotations = source:rotations("ot_rotations", packing, device, count)
+  return couple.beside(o, packing)
+end
+
+local function coupled(self, source, o, packing, partners)
   if self.ot == "none" then return o.noise, o.noise_rotations end
   if self.ot == "kabsch" then
     return couple.kabsch(o.noise, o.data, o.weights, packing, self.compat), o.noise_rotations
@@ -118,6 +156,7 @@ local function coupled(self, source, o, packing)
   if self.ot == "sinkhorn" then
     o.regularisation, o.numbers = self.ot_regularisation, source:numbers("coupling", packing:count())
   end
+  if partners then return among_others(self, source, o, packing, partners) end
   return couple.squared(o, packing)
 end
 
@@ -127,6 +166,25 @@ local function wander(self, source, x, r, t, packing, device)
   local step = source:normal("path_translations", packing, device) * segments.spread(sigma, packing) * profiles.NOISE
   local turn = source:igso3("path_rotations", packing, sigma:segment_expand(packing), device)
   return x + step, r:matmul(mf.geometry.so3_exp(turn))
+end
+
+-- The fixed residues of a batch (N) bool, or nil: the batch's own, else spans drawn with the probability of a motif.
+local function fixed_of(self, batch, source, device)
+  local fixed = mask_of.bool(batch.fixed)
+  if not fixed and self.motif > 0 then
+    local rows = {}
+    for i, length in ipairs(batch.packing:lengths()) do
+      local rng, first = source:rng("motif", i), #rows
+      for k = 1, length do rows[first + k] = 0 end
+      if rng:number() < self.motif then
+        for _, span in ipairs(spans.draw(length, rng)) do
+          for k = span[1], span[2] do rows[first + k] = 1 end
+        end
+      end
+    end
+    fixed = mf.tensor(rows, { device = device }):gt(0.5)
+  end
+  return fixed and batch.mask and fixed:logical_and(batch.mask) or fixed
 end
 
 -- Rows outside the mask become the origin and the identity.
@@ -142,7 +200,9 @@ local function corrupt(self, batch, rng)
   local source = source_of(self, batch, rng)
   local weights = segments.weights(batch.mask, packing, device)
   local data, data_rotations = batch.translations, batch.rotations
-  if not self.compat then data = segments.centre(data, weights, packing) end
+  local fixed = fixed_of(self, batch, source, device)
+  local anchor, loose = segments.anchors(weights, fixed, packing)
+  if not self.compat then data = segments.centre(data, anchor, packing, weights) end
   data, data_rotations = blank(data, data_rotations, batch.mask, n)
 
   local times = batch.times or source:numbers("times", packing:count())
@@ -159,19 +219,18 @@ local function corrupt(self, batch, rng)
   local rotations = noise_rotations(self, source, data_rotations, packing, device)
   noise, rotations = coupled(self, source, {
     data = data, data_rotations = data_rotations, noise = noise, noise_rotations = rotations, weights = weights,
-  }, packing)
+  }, packing, batch.partners)
 
   local x = data * (1 - wide) + noise * wide
   local turn = mf.geometry.so3_log(segments.relative(data_rotations, rotations)) * wide
   local r = data_rotations:matmul(mf.geometry.so3_exp(turn))
   if self.stochastic then x, r = wander(self, source, x, r, t, packing, device) end
-  if self.kind == "protein" then x = segments.centre(x, weights, packing) end
+  if self.kind == "protein" then x = segments.centre(x, loose, packing, weights) end
   local loss_mask = batch.mask
-  if batch.fixed then
-    -- a motif stays where the data has it and is not scored
-    x = mf.where(batch.fixed:reshape(n, 1), data, x)
-    r = mf.where(batch.fixed:reshape(n, 1, 1), data_rotations, r)
-    loss_mask = batch.fixed:logical_not()
+  if fixed then
+    x = mf.where(fixed:reshape(n, 1), data, x)
+    r = mf.where(fixed:reshape(n, 1, 1), data_rotations, r)
+    loss_mask = fixed:logical_not()
     if batch.mask then loss_mask = loss_mask:logical_and(batch.mask) end
   end
   x, r = blank(x, r, batch.mask, n)
@@ -184,9 +243,10 @@ local function corrupt(self, batch, rng)
     torsion_mask = mf.full({ n, rules.torsion_count }, batch.torsions and 1 or 0, { device = device }):bool()
   end
   return {
-    t = t, times = times, translations = x, rotations = r, packing = packing, mask = batch.mask,
-    fixed = batch.fixed, index = batch.index, aatype = batch.aatype, chain = batch.chain,
-    torsions = batch.fixed and torsions or nil,      -- of a motif they are known; a model may read those
+    t = t, times = times, residue_t = self:residue_times(t, fixed, packing), translations = x, rotations = r, packing = packing,
+    mask = batch.mask,
+    fixed = fixed, index = batch.index, aatype = batch.aatype, chain = batch.chain,
+    torsions = fixed and torsions or nil,            -- of a motif they are known; a model may read those
     loss_mask = loss_mask or full, examples = batch.examples, seed = batch.seed, step = batch.step,
     targets = {
       translations = data, rotations = data_rotations, torsions = torsions, torsion_mask = torsion_mask,
@@ -195,10 +255,21 @@ local function corrupt(self, batch, rng)
   }
 end
 
+--- The time of each residue: that of its sequence, and of the data where it is fixed. A network that is not told of `fixed` in
+-- another way sees by it what it may rely on.
+-- @tparam tensor t (n)
+-- @tparam ?tensor fixed (N) bool
+-- @tparam packing packing
+-- @treturn ?tensor (N); nil where nothing is fixed
+function Flow:residue_times(t, fixed, packing)
+  return fixed and mf.where(fixed, self.profile.data_time, t:segment_expand(packing)) or nil
+end
+
 --- Corrupts a batch: draws times and noise, interpolates, keeps the targets.
 -- @tparam table batch `packing`, `translations` (N, 3) angstrom, `rotations` (N, 3, 3); and where there are any
 --   `torsions` (N, K, 2), `torsion_mask` (N, K), `mask` (N), `fixed` (N) bool; `seed`, `step` and `examples` (a whole number
---   for each sequence) make the draws a function of those; `times` (a list) sets the times instead of drawing them
+--   for each sequence) make the draws a function of those; `times` (a list) sets the times instead of drawing them; `partners`,
+--   a batch of other entries of one length (flow.partners), is what ot "squared" and "sinkhorn" couple each sequence among
 -- @param[opt] rng a generator to draw from instead
 -- @treturn table what a model reads (`t`, `translations`, `rotations`, `packing`, `mask`, ...) and `targets`
 -- @usage local noisy = flow:corrupt(batch)
@@ -241,7 +312,7 @@ function Flow:terms(prediction, noisy)
     profile = self.profile, compat = self.compat, stochastic = self.stochastic, gate = self.gate,
     packing = noisy.packing, weights = segments.weights(noisy.loss_mask, noisy.packing, device),
     rotation_scaling = self.rotation_scaling, separate_rotation = self.separate_rotation, loss_atoms = self.loss_atoms,
-    time_floor = self.time_floor,
+    time_floor = self.time_floor, x0_threshold = self.x0_threshold, angle_gate = self.angle_gate,
   }, prediction, noisy)
 end
 
@@ -269,10 +340,13 @@ function Flow:loss(prediction, noisy)
   return total:sum() / examples, log
 end
 
---- A log of loss terms by time.
+--- A log of loss terms by time; those of atoms count inside their gate.
 -- @treturn TimeBins
 function Flow:time_log()
-  return require("moonfold.flow.time_bins").new(self.time_bins)
+  local profile, gate = self.profile, self.gate
+  return require("moonfold.flow.time_bins").new(self.time_bins, function(name, t)
+    return not profile.behind_gate[name] or profile.gated(t, gate)
+  end)
 end
 
 for name, method in pairs(integrate) do Flow[name] = method end

@@ -18,15 +18,29 @@ function M.mean(x, w, packing)
   return (x * w):segment_sum(packing) / (w:segment_sum(packing) + 1e-10)
 end
 
---- Subtracts the mean of the valid residues of each sequence and sets the others to zero.
+--- Subtracts the weighted mean of each sequence and sets residues that are not valid to zero.
 -- @tparam tensor x (N, 3)
--- @tparam tensor w (N)
+-- @tparam tensor w (N), 0 or 1; a sequence of zeros is not moved
+-- @tparam packing packing
+-- @tparam[opt=w] tensor valid (N), 0 or 1
 -- @treturn tensor (N, 3)
-function M.centre(x, w, packing)
+function M.centre(x, w, packing, valid)
   local column = w:reshape(w:size(1), 1)
   local count = w:segment_sum(packing):maximum(1):reshape(packing:count(), 1)
   local centre = (x * column):segment_sum(packing) / count
-  return (x - centre:segment_expand(packing)) * column
+  return (x - centre:segment_expand(packing)) * (valid and valid:reshape(valid:size(1), 1) or column)
+end
+
+--- What holds each sequence in its place: the residues that are fixed, all valid ones where none is.
+-- @tparam tensor w (N), the valid residues
+-- @tparam ?tensor fixed (N) bool
+-- @treturn tensor anchor (N), weights of the residues whose centre is the origin
+-- @treturn tensor loose (N), w in the sequences without a fixed residue, zeros in the others
+function M.anchors(w, fixed, packing)
+  if not fixed then return w, w end
+  local held = fixed:float() * w
+  local loose = w * held:segment_sum(packing):eq(0):float():segment_expand(packing)
+  return held + loose, loose
 end
 
 --- A value of each sequence at each of its residues, as a column.

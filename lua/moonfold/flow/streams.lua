@@ -11,7 +11,7 @@ local M = {}
 M.purpose = {
   times = 1, translations = 2, rotations = 3, coupling = 4, self_condition = 5, shuffle = 6,
   path_translations = 7, path_rotations = 8, start_translations = 9, start_rotations = 10,
-  crop = 11,
+  crop = 11, motif = 12, ot_translations = 13, ot_rotations = 14,
 }
 
 -- purpose < 16, example < 2^17, step < 2^31: together below 2^52, exact in a double
@@ -71,18 +71,26 @@ local function each(self, purpose, packing, draw)
   return #parts == 1 and parts[1] or mf.cat(parts, 1)
 end
 
---- Standard normal numbers (N, 3).
-function Source:normal(purpose, packing, device)
+--- Standard normal numbers (N, 3), or `many` times as many rows, sequence by sequence.
+function Source:normal(purpose, packing, device, many)
   return each(self, purpose, packing, function(_, n, rng)
-    return mf.randn(n, 3, { device = device, rng = rng })
+    return mf.randn(n * (many or 1), 3, { device = device, rng = rng })
   end)
 end
 
---- Uniform rotations (N, 3, 3).
-function Source:rotations(purpose, packing, device)
+--- Uniform rotations (N, 3, 3), or `many` times as many, sequence by sequence.
+function Source:rotations(purpose, packing, device, many)
   return each(self, purpose, packing, function(_, n, rng)
-    return mf.random.rotations(n, { device = device, rng = rng })
+    return mf.random.rotations(n * (many or 1), { device = device, rng = rng })
   end)
+end
+
+--- The generator of one sequence of the batch.
+-- @tparam string purpose
+-- @tparam number i
+function Source:rng(purpose, i)
+  if self.is_single then return self.one or mf.default_rng() end
+  return M.rng(self.seed, purpose, self.step, self.examples[i])
 end
 
 --- Rotation vectors (N, 3) of IGSO(3).

@@ -78,7 +78,8 @@ local function atom_error(predicted, truth, present, packing)
 end
 
 --- Terms of the protein profile.
--- @tparam table c `profile`, `compat`, `packing`, `weights` (N), `gate`, `rotation_scaling`, `time_floor`, `stochastic`
+-- @tparam table c `profile`, `compat`, `packing`, `weights` (N), `gate`, `rotation_scaling`, `time_floor`, `stochastic`,
+--   `x0_threshold`, `angle_gate`
 -- @treturn table name -> tensor (n)
 function M.protein(c, prediction, noisy)
   local packing, target = c.packing, noisy.targets
@@ -93,7 +94,12 @@ function M.protein(c, prediction, noisy)
   -- field - (x_t - prediction) / t is the distance of the prediction from what the field leads to, over t
   local factor = (noisy.t + 1e-10):reciprocal() * 0.1
   if c.time_floor then factor = factor * (noisy.t / c.time_floor):clamp(nil, 1) end
-  local terms = { trans = mean_square(prediction.translations, x_t - field * (t + 1e-10), c) * factor:square() }
+  local led_to = x_t - field * (t + 1e-10)
+  if c.x0_threshold > 0 then
+    factor = mf.where(noisy.t:le(c.x0_threshold), 0.1, factor)
+    led_to = mf.where(t:le(c.x0_threshold), x_0, led_to)
+  end
+  local terms = { trans = mean_square(prediction.translations, led_to, c) * factor:square() }
 
   local scale = c.rotation_scaling
   if not scale then scale = t:clamp(1e-4, 1 - 1e-4):clamp(c.time_floor or 0.01, nil):reciprocal() end
@@ -103,6 +109,7 @@ function M.protein(c, prediction, noisy)
     local a, b = length(w), length(w_hat)
     terms.axis = mean_square(w / (a + 1e-6), w_hat / (b + 1e-6), c)
     terms.angle = mean_square(a, b, c)
+    if c.angle_gate > 0 then terms.angle = terms.angle * noisy.t:gt(c.angle_gate):float() end
   else
     terms.rot = mean_square(w, w_hat, c)
   end

@@ -41,7 +41,7 @@ local function forward(self, noisy)
   if not noisy.t or not noisy.packing then fail("the noisy batch needs t (one a sequence) and packing") end
   local inputs = {}
   for key, value in pairs(noisy) do inputs[key] = value end
-  inputs.node_embeddings = self.node_embedder(noisy.t, noisy.packing, noisy.mask)
+  inputs.node_embeddings = self.node_embedder(noisy.t, noisy.packing, noisy.mask, noisy.residue_t)
   local out = self.network(inputs)
   if self.angle_pred_net then out.torsions = self.angle_pred_net(out.node, out.initial) end
   if self.torsion_pred then out.torsions = self.torsion_pred(out.node) end
@@ -54,7 +54,8 @@ local define = module.define("denoiser", defaults, build, forward, {
 })
 
 --- A backbone generator. Called with `{ t (n), translations (N, 3) angstrom, rotations (N, 3, 3), packing, trans_sc, mask,
--- fixed }`, returns `{ translations, rotations, torsions (N, K, 2) or nil, node, initial }`.
+-- fixed, residue_t (N), times in the place of the sequences' }`, returns `{ translations, rotations, torsions (N, K, 2) or nil,
+-- node, initial }`.
 -- @tparam table o every option of `models.flash_ipa`, and `torsions` ("none", "protein": psi, "rna": eight), `position` (128),
 --   `time` (128), `time_scale` (2056)
 -- @usage local model = mf.models.denoiser { node = 128, blocks = 4, torsions = "protein" }

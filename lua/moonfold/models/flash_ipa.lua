@@ -16,7 +16,8 @@ local trunk = require "moonfold.models.trunk"
 local function own_embeddings(o, inputs, packing, device)
   if not inputs.t then fail("inputs have neither node_embeddings nor t, from which they could be made") end
   local half = math.floor(o.node / 4) * 2
-  return node_embedder.features({ position = half, time = o.node - half, scale = 2056 }, inputs.t, packing, device)
+  return node_embedder.features({ position = half, time = o.node - half, scale = 2056 }, inputs.t, packing, device,
+    inputs.residue_t)
 end
 
 local function forward(self, inputs)
