@@ -3,6 +3,8 @@
 --   moonfold scripts/train.lua data=train.safetensors out=runs/a steps=20000 model.blocks=6
 --   moonfold scripts/train.lua preset=foldflow/flash data=train.safetensors out=runs/b      as published
 --   moonfold scripts/train.lua resume=runs/a              goes on, bit for bit
+--   moonfold scripts/train.lua init=runs/b/weights.safetensors data=long.safetensors out=runs/c longest=0 lr=1e-5 \
+--       freeze=^embedding_layer groups=torsion_pred:1e-4 ema=0.999        fine-tunes, and says what of the weights it took
 --
 -- A preset gives every option its published value; what the command line says wins. `preset=foldflow/base --help` lists them.
 local mf = require "moonfold"
@@ -31,13 +33,16 @@ mf.seed(o.seed)
 
 local set = mf.data.open(o.data)
 local about = recipe.about(preset, o, set.kind)
-local model = weights.build(about):to(o.device)
+local model = weights.build(about)
+if o.init and not o.resume then print(recipe.warm_start(o.init, model)) end
+recipe.freeze(o, model)
+model:to(o.device)
 local run = trainer {
   folder = o.out, model = model, flow = mf.flow.se3(about.flow),
   batches = recipe.batches(preset, o, set), optimizer = recipe.optimizer(o, model),
   average = o.ema > 0 and mf.optim.ema(model:parameters(), o.ema) or nil,
   steps = o.steps, minutes = o.minutes, warmup = o.warmup, decay = o.decay, checkpoint_every = o.checkpoint_every,
-  metadata = weights.metadata(about),
+  log_every = o.log_every, metadata = weights.metadata(about),
 }
 
 local resumed = o.resume and run:resume()

@@ -49,10 +49,12 @@ local readers = {
     return #list > 0 and list or nil
   end,
 }
+readers.words = readers.paths
 
 local wanted = {
   string = "a text", path = "a path", number = "a number", integer = "a whole number", boolean = "true or false",
   integers = "whole numbers with commas between", paths = "paths with commas between",
+  words = "words with commas between",
 }
 
 local function show(value)

@@ -1,9 +1,10 @@
 --- What a training program takes from a preset and what its command line may change: every number of the model and of the flow,
 -- the batches and the optimizer.
 --
---     local preset = recipe.preset(arg)                      -- preset=foldflow/base, or that of the run that is resumed
+--     local preset = recipe.preset(arg)                      -- preset=foldflow/base, that of the run that is resumed, or of init
 --     local o = command.parse(arg, recipe.program(preset))
 --     local about = recipe.about(preset, o, set.kind)        -- for mf.weights.build and the metadata of the weights
+--     recipe.freeze(o, model); recipe.optimizer(o, model)    -- what is trained, at which rates
 -- @module moonfold.recipe
 local mf = require "moonfold"
 local command = require "moonfold.command"
@@ -11,6 +12,7 @@ local fail = require "moonfold.fail"
 local files = require "moonfold.files"
 local json = require "moonfold.json"
 local options = require "moonfold.options"
+local partners = require "moonfold.flow.partners"
 local presets = require "moonfold.models.presets"
 local rules = require "moonfold.data.rules"
 
@@ -23,6 +25,9 @@ local TRAINING = {
   { "data", "path", command.REQUIRED, "data set" },
   { "out", "path", "runs/train", "folder of the run" },
   { "resume", "path", OPTIONAL, "folder of a run to go on with, its options included" },
+  { "init", "path", OPTIONAL, "weights to begin with (fine-tuning); unless a preset is named, its model and flow are theirs" },
+  { "freeze", "words", OPTIONAL, "do not train parameters whose names match one of these Lua patterns: ^embedding_layer,ipa_0" },
+  { "groups", "words", OPTIONAL, "learning rates of parameters whose names match, the first that does: torsion_pred:1e-3" },
   { "steps", "integer", nil, "optimizer steps in all" },
   { "minutes", "number", nil, "stop after so long, with a checkpoint" },
   { "epochs", "integer", nil, "stop after so many passes over the data" },
@@ -35,7 +40,7 @@ local TRAINING = {
   { "split", "string", nil, "take entries of this split alone" },
   { "max_resolution", "number", nil, "leave out entries that are resolved worse, or not known how well, angstrom" },
   { "shortest", "integer", nil, "leave out shorter entries" },
-  { "longest", "integer", nil, "leave out longer entries" },
+  { "longest", "integer", nil, "leave out longer entries; 0: none is too long" },
   { "crop", "integer", nil, "train on windows of so many residues of longer entries" },
   { "prefetch", "integer", 2, "batches that are read while a step runs, 0 for none" },
   { "seed", "integer", 123, "of weights, batches and noise" },
@@ -51,6 +56,7 @@ local TRAINING = {
   { "clip", "number", 1, "global gradient norm, 0 for none" },
   { "ema", "number", 0, "decay of the running average of weights, 0 for none" },
   { "checkpoint_every", "integer", 1000, "steps between checkpoints" },
+  { "log_every", "integer", 100, "steps of a row of loss_by_time" },
 }
 
 local FLOW = {
@@ -165,17 +171,34 @@ local function saved_name(path)
   return ok and type(saved) == "table" and saved.preset or nil
 end
 
+-- The preset that weights name, with what they say of their model and flow in the place of the preset's own.
+local function of_weights(path)
+  local about = require("moonfold.weights").about_file(path)
+  local preset, reason = presets.find(about.preset or about.model.kind .. "/base")
+  if not preset then return nil, ("init=%s: %s"):format(path, reason) end
+  for _, section in ipairs { "model", "flow" } do
+    for key, value in pairs(about[section] or {}) do
+      if key ~= "kind" and key ~= "torsions" and key ~= "profile" then preset[section][key] = value end
+    end
+  end
+  return preset
+end
+
 --- The preset that a command line asks for.
 -- @tparam table words as in `arg`, with config=FILE for a run that is resumed
 -- @treturn ?table nil where there is none of that name
 -- @treturn ?string why
 function M.preset(words)
-  local name
+  local name, init
   for _, word in ipairs(words) do
     local path = word:match "^config=(.+)$"
     name = path and saved_name(path) or name
   end
-  for _, word in ipairs(words) do name = word:match "^preset=(.*)$" or name end
+  for _, word in ipairs(words) do
+    name = word:match "^preset=(.*)$" or name
+    init = word:match "^init=(.+)$" or init
+  end
+  if init and not name then return of_weights(init) end
   return presets.find(name or "denoiser/base")
 end
 
@@ -217,21 +240,83 @@ function M.batches(preset, o, set)
   if not o.residues and not o.rule then
     o.residues, o.rule, o.mode = preset.data.residues, preset.data.rule, o.mode or preset.data.mode
   end
-  local view = set:view { split = o.split, min_length = o.shortest, max_length = o.longest, max_resolution = o.max_resolution }
-  return view:batches {
+  local view = set:view {
+    split = o.split, min_length = o.shortest, max_length = o.longest ~= 0 and o.longest or nil, max_resolution = o.max_resolution,
+  }
+  local batches = view:batches {
     residues = o.residues, rule = rule_of(o), mode = o.mode, clusters = o.clusters, epochs = o.epochs, crop = o.crop,
     seed = o.seed, device = o.device, prefetch = o.prefetch,
   }
+  local coupled = o.flow and (o.flow.ot == "squared" or o.flow.ot == "sinkhorn")
+  if batches.mode == "copies" and coupled then return partners(batches, o.flow.ot_group) end
+  return batches
 end
 
---- The optimizer of a run.
+--- Takes over weights to begin with: values go to the parameters of the same name and shape, the others stay as they were made.
+-- @tparam string path safetensors
+-- @tparam table model
+-- @treturn table the report of `model:load`, with `path`; it prints as a few lines
+function M.warm_start(path, model)
+  local report = model:load(mf.load(path), { strict = false })
+  if report.loaded == 0 then fail("init: %s has no tensor of the name and shape of one of the model's", path) end
+  report.path = path
+  return setmetatable(report, { __tostring = function(r)
+    local lines = { ("init: %d tensors of %s"):format(r.loaded, r.path) }
+    for _, part in ipairs {
+      { "missing", "missing, left as they were made" }, { "mismatched", "of another shape, left as they were made" },
+      { "extra", "in the file alone, not used" },
+    } do
+      local list = r[part[1]]
+      if #list > 0 then lines[#lines + 1] = ("  %d %s: %s"):format(#list, part[2], table.concat(list, ", ")) end
+    end
+    return table.concat(lines, "\n")
+  end })
+end
+
+--- Freezes what the patterns of a command line name. Layers that do nothing stay frozen whatever they say.
+-- @tparam table o from command.parse
+-- @tparam table model
+function M.freeze(o, model)
+  for _, pattern in ipairs(o.freeze or {}) do
+    if model:freeze(pattern) == 0 then fail("freeze: no parameter of the model matches '%s'", pattern) end
+  end
+end
+
+-- Parameters by the first pattern that their names match, and the others.
+local function groups_of(o, model)
+  if not o.groups then return model:parameters() end
+  local groups, rest = {}, {}
+  for i, word in ipairs(o.groups) do
+    local pattern, rate = word:match "^(.+):([^:]+)$"
+    if not tonumber(rate) then fail("groups: '%s' is not pattern:rate, as in torsion_pred:1e-3", word) end
+    groups[i] = { params = {}, lr = tonumber(rate), pattern = pattern }
+  end
+  for _, entry in ipairs(model:named_parameters()) do
+    local into = rest
+    for _, group in ipairs(groups) do
+      if entry[1]:find(group.pattern) then into = group.params; break end
+    end
+    into[#into + 1] = entry[2]
+  end
+  for i, group in ipairs(groups) do
+    if #group.params == 0 then
+      fail("groups: no parameter that is trained and not in an earlier group matches '%s'", group.pattern)
+    end
+    groups[i] = { params = group.params, lr = group.lr }
+  end
+  if #rest > 0 then groups[#groups + 1] = { params = rest } end
+  return groups
+end
+
+--- The optimizer of a run: of the parameters that take gradients, in the groups of the command line. A schedule changes all rates
+-- by the same factor.
 -- @tparam table o from command.parse
 -- @tparam table model
 -- @treturn optimizer
 function M.optimizer(o, model)
   local make = (o.optimizer == "adam" or o.optimizer == "adamw") and mf.optim[o.optimizer]
     or fail("optimizer '%s' (known: adam, adamw)", o.optimizer)
-  return make(model:parameters(), { lr = o.lr, weight_decay = o.weight_decay, clip = o.clip > 0 and o.clip or nil })
+  return make(groups_of(o, model), { lr = o.lr, weight_decay = o.weight_decay, clip = o.clip > 0 and o.clip or nil })
 end
 
 return M

@@ -8,7 +8,8 @@
 --     local outcome = run:go()        -- "done", "SIGINT", or "time"
 --
 -- The folder holds checkpoint.safetensors (everything needed to go on), weights.safetensors (the model to sample from:
--- the running average where there is one), loss.csv, loss.jsonl and loss.svg. A step draws its random numbers from the
+-- the running average where there is one), loss.csv, loss.jsonl and loss.svg, and loss_by_time.csv and .jsonl: every `log_every`
+-- steps the mean of each term in each bin of time since the row before. A step draws its random numbers from the
 -- batch's seed and step, so that a resumed run is the run that was stopped. The first SIGINT, SIGTERM or SIGUSR1
 -- finishes the step, writes the checkpoint and ends; a second SIGINT ends at once.
 -- @module moonfold.trainer
@@ -35,6 +36,7 @@ local defaults = {
   warmup = 0,                -- steps over which the learning rate rises
   decay = "none",            -- "cosine": falls to a hundredth over the run
   checkpoint_every = 500,
+  log_every = 100,           -- steps of a row of loss_by_time
   minutes = OPTIONAL,        -- stop after so long, with a checkpoint
   graph = true,              -- on a GPU: capture steps whose shapes recur (mf.graph)
   metadata = {},             -- strings for weights.safetensors (how to build the model)
@@ -48,14 +50,16 @@ if not has_signals then
   signals = { hold = function() end, pending = function() end, release = function() end }
 end
 
-local function learning_rate(self, step)
+-- The optimizer's rate and those that groups have of their own, all by the same factor.
+local function set_rates(self, step)
   local factor = 1
   if step <= self.warmup then factor = step / self.warmup
   elseif self.decay == "cosine" then
     local part = (step - self.warmup) / math.max(self.steps - self.warmup, 1)
     factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part))
   end
-  return self.base_rate * factor
+  self.optimizer.lr = self.base_rate * factor
+  for group, rate in pairs(self.group_rates) do group.lr = rate * factor end
 end
 
 -- Above this launches cost nothing beside the work, and a captured step would hold its memory twice.
@@ -68,14 +72,14 @@ local function check_loss(self, loss, batch)
   end
 end
 
--- Loss, backward and update: the values for the journal in one tensor, their names, and the gradient's norm.
+-- Loss, backward and update: the loss and the terms of each sequence in one tensor, the names of the terms, the gradient's norm.
 local function learn(self, noisy, batch)
   local loss, terms = self.flow:loss(self.model(noisy), noisy)
   if not capture.active() then check_loss(self, loss:item(), batch) end
-  local names, values = { "loss" }, { loss:detach():reshape(1) }
+  local names, values = {}, { loss:detach():reshape(1) }
   for _, name in ipairs(options.sorted_keys(terms)) do
     if name ~= "total" then
-      names[#names + 1], values[#values + 1] = name, terms[name]:mean():reshape(1)
+      names[#names + 1], values[#values + 1] = name, terms[name]
     end
   end
   local norm = self.optimizer:step(loss)
@@ -117,12 +121,22 @@ local function advance(self)
   if not batch then return nil end
   local noisy = self.flow:corrupt(batch)
   self.flow:self_condition(self.predict, noisy)
-  self.optimizer.lr = learning_rate(self, row.step)
-  local values, names, norm = self.learn(noisy, batch)
-  for i, value in ipairs(values:values()) do row[names[i]] = value end
+  set_rates(self, row.step)
+  local tensor, names, norm = self.learn(noisy, batch)
+  local values, count = tensor:values(), batch.packing:count()
+  row.loss = values[1]
   row.gradient = type(norm) == "number" and norm or norm:item()
   check_loss(self, row.loss, batch)       -- a captured step has not changed anything: not finite, skipped
-  row.rate, row.residues, row.sequences = self.optimizer.lr, batch.packing:total(), batch.packing:count()
+  for k, name in ipairs(names) do
+    local term, sum = {}, 0
+    for i = 1, count do
+      term[i] = values[1 + (k - 1) * count + i]
+      sum = sum + term[i]
+    end
+    row[name] = sum / count
+    self.by_time:add_values(name, term, noisy.times)
+  end
+  row.rate, row.residues, row.sequences = self.optimizer.lr, batch.packing:total(), count
   return row
 end
 
@@ -130,7 +144,7 @@ end
 function Trainer:save()
   checkpoint.save(self.folder .. "/checkpoint.safetensors", {
     step = self.step, model = self.model:state(), optimizer = self.optimizer:state(), batches = self.batches:state(),
-    average = self.average and self.average:state(), rng = mf.default_rng():state(),
+    average = self.average and self.average:state(), rng = mf.default_rng():state(), by_time = self.by_time:state(),
   })
   if self.average then self.average:swap() end
   local ok, message = pcall(archive.save, self.folder .. "/weights.safetensors", self.model:state(), self.metadata)
@@ -149,6 +163,7 @@ function Trainer:resume()
   self.batches:load(c.batches)
   if self.average and c.average then self.average:load(c.average) end
   mf.default_rng():load(c.rng)
+  if c.by_time then self.by_time:load(c.by_time) end
   self.step = c.step
   return true
 end
@@ -160,13 +175,25 @@ function Trainer:plot()
   })
 end
 
+local function write_by_time(self)
+  local row = self.by_time:row()
+  row.step = self.step
+  self.binned:write(row)
+end
+
 --- Trains until the steps are done, the time is up or a signal comes.
 -- @treturn string "done", "time", or the signal's name
 -- @treturn number the last loss
 function Trainer:go()
   local columns = { "step", "loss", "gradient", "rate", "residues", "sequences", "seconds" }
-  for _, name in ipairs(options.sorted_keys(self.flow.weights)) do columns[#columns + 1] = name end
+  local binned = { "step" }
+  for _, name in ipairs(options.sorted_keys(self.flow.weights)) do
+    columns[#columns + 1] = name
+    for _, column in ipairs(self.by_time:columns(name)) do binned[#binned + 1] = column end
+  end
   self.journal = journal.open(self.folder .. "/loss", columns, self.step > 0 and self.step or nil)
+  -- without the row of less than log_every steps that ended an earlier run: its steps are still in the log
+  self.binned = journal.open(self.folder .. "/loss_by_time", binned, self.step - self.step % self.log_every)
   local bar = progress { label = self.label, total = self.steps, unit = "residues", first = self.step }
   local began, smooth, outcome = C.mf_clock(), nil, "done"
   signals.hold()
@@ -177,6 +204,10 @@ function Trainer:go()
       self.step = row.step
       row.seconds = C.mf_clock() - began
       self.journal:write(row)
+      if self.step % self.log_every == 0 then
+        write_by_time(self)
+        self.by_time:flush()
+      end
       smooth = smooth and 0.95 * smooth + 0.05 * row.loss or row.loss
       bar.total = self.steps         -- on_step may change its mind
       bar:update(self.step, { amount = row.residues, text = ("loss %.4f"):format(smooth) })
@@ -186,9 +217,11 @@ function Trainer:go()
       if self.step % self.checkpoint_every == 0 and self.step < self.steps then self:save() end
     end
     self:save()
+    if self.step % self.log_every ~= 0 then write_by_time(self) end       -- dropped by a run that goes on
   end, function(problem) return problem end)
   signals.release()
   self.journal:close()
+  self.binned:close()
   if not ok then error(message, 0) end
   bar:done(("step %d, loss %.4f%s"):format(self.step, smooth or 0 / 0, outcome == "done" and "" or ", stopped by " .. outcome))
   self:plot()
@@ -200,7 +233,8 @@ end
 -- @treturn table
 return function(o)
   local self = setmetatable(options("trainer", defaults, o), Trainer)
-  self.step, self.base_rate = 0, self.optimizer.lr
+  self.step, self.base_rate, self.group_rates, self.by_time = 0, self.optimizer.lr, {}, self.flow:time_log()
+  for _, group in ipairs(self.optimizer.groups) do self.group_rates[group] = group.lr end
   self.fused = self.average and self.optimizer:fuse(self.average)   -- averaged in the pass of the update
   files.make_folder(self.folder)
   prepare(self)

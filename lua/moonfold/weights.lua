@@ -59,6 +59,16 @@ function M.build(about)
   return constructor(kind)(o)
 end
 
+local function about_of(path, metadata)
+  if not metadata.moonfold then fail("weights: %s does not say how to build its model", path) end
+  return json.decode(metadata.moonfold)
+end
+
+--- What a weights file says of itself; its tensors are not read.
+-- @tparam string path
+-- @treturn table as for `metadata`
+function M.about_file(path) return about_of(path, archive.archive(path):metadata()) end
+
 --- Opens weights: builds the model, loads it by name, makes the flow.
 -- @tparam string path
 -- @treturn model
@@ -66,8 +76,7 @@ end
 -- @treturn table what the metadata say
 function M.open(path)
   local tensors, metadata = archive.load(path)
-  if not metadata.moonfold then fail("weights: %s does not say how to build its model", path) end
-  local about = json.decode(metadata.moonfold)
+  local about = about_of(path, metadata)
   local model = M.build(about)
   model:load(tensors)
   return model, mf.flow.se3(about.flow), about

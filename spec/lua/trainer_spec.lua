@@ -53,6 +53,7 @@ describe("a training run", function()
     local model = weights.build(about)
     local options = {
       folder = folder .. "/" .. name, model = model, flow = mf.flow.se3(about.flow), steps = steps, warmup = 2, decay = "none",
+      log_every = 2,
       batches = mf.data.open(folder .. "/set.safetensors"):batches { residues = 30, seed = 7, crop = 10 },
       optimizer = mf.optim.adamw(model:parameters(), { lr = 1e-3, clip = 1 }),
       average = mf.optim.ema(model:parameters(), 0.9), metadata = weights.metadata(about),
@@ -92,6 +93,42 @@ describe("a training run", function()
     end
     assert.equal(6, #losses "whole")
     assert.same(losses "whole", losses "parts")
+    -- three steps were a row and a half: the half that ended the first part is not in the file of the second
+    assert.equal(files.read(folder .. "/whole/loss_by_time.csv"), files.read(folder .. "/parts/loss_by_time.csv"))
+  end)
+
+  it("logs each term by bins of time: means of what the steps had", function()
+    local run = start("run", 5, { average = false })
+    local sums, counts = {}, {}
+    local loss = run.flow.loss
+    run.flow.loss = function(flow, prediction, noisy)
+      local total, terms = loss(flow, prediction, noisy)
+      for name, x in pairs(terms) do
+        if name ~= "total" then
+          for i, value in ipairs(x:values()) do
+            local bin = math.floor(noisy.times[i] / 0.2002) + 1
+            local key = ("%s_%.2f-%.2f"):format(name, (bin - 1) / 5, bin / 5)
+            -- terms of atoms act below t = 0.25
+            if not (name == "bb" or name == "dm") or noisy.times[i] < 0.25 then
+              sums[key], counts[key] = (sums[key] or 0) + value, (counts[key] or 0) + 1
+            end
+          end
+        end
+      end
+      return total, terms
+    end
+    run.log_every = 10
+    run:go()
+    local row = json.decode(files.read(folder .. "/run/loss_by_time.jsonl"))
+    assert.equal(5, row.step)
+    row.step = nil
+    for key, sum in pairs(sums) do
+      assert.is_true(math.abs(row[key] - sum / counts[key]) <= 1e-6 * math.abs(row[key]), key)
+      row[key] = nil
+    end
+    assert.is_nil(next(row))
+    local header = files.read(folder .. "/run/loss_by_time.csv"):match "[^\n]+"
+    assert.equal(1 + 5 * 6, select(2, header:gsub(",", "")) + 1)           -- five bins of six terms
   end)
 
   it("learns: the parameters move, and the weights are the average", function()

@@ -1,6 +1,7 @@
 --- Presets: a published model with the flow, the batches, the training and the sampling that belong to it, one file each.
 --
---     foldflow/base, foldflow/flash, foldflow/small, rna_frameflow/base, rna_frameflow/flash, denoiser/base
+--     foldflow/base, foldflow/ot, foldflow/sfm, foldflow/small, foldflow/flash, foldflow/flash_all, rna_frameflow/base,
+--     rna_frameflow/flash, rna_frameflow/flash_all, denoiser/base
 --
 -- A preset is a table of `kind` (the constructor in mf.models), `source` and the sections `model`, `flow`, `data`, `train`,
 -- `sample`. One that `extends` another states what differs from it. Constructors take one by name: `mf.models.foldflow { preset =
@@ -13,7 +14,8 @@ local options = require "moonfold.options"
 local M = {}
 
 local KNOWN = {
-  "denoiser/base", "foldflow/base", "foldflow/flash", "foldflow/small", "rna_frameflow/base", "rna_frameflow/flash",
+  "denoiser/base", "foldflow/base", "foldflow/flash", "foldflow/flash_all", "foldflow/ot", "foldflow/sfm", "foldflow/small",
+  "rna_frameflow/base", "rna_frameflow/flash", "rna_frameflow/flash_all",
 }
 local SECTIONS = { "model", "flow", "data", "train", "sample" }
 

@@ -54,8 +54,7 @@ local function attention(o)
     layer = ipa(shared)
   end
   if o.unused then
-    layer.linear_rbf = linear { input = 20, output = 1, init = "default", rng = o.rng }
-    layer.linear_rbf:freeze()
+    layer.linear_rbf = module.idle(linear { input = 20, output = 1, init = "default", rng = o.rng })
   end
   return layer
 end

@@ -198,20 +198,30 @@ function Module:to(where)
   return self
 end
 
---- Stops (or starts again) the gradients of the parameters whose names match.
+--- Stops (or starts again) the gradients of the parameters whose names match. Layers that stand in the public checkpoints and do
+-- nothing stay frozen.
 -- @tparam[opt=".*"] string pattern a Lua pattern on the name
 -- @tparam[opt=true] boolean frozen false thaws
 -- @treturn number how many tensors matched
 -- @usage model:freeze "^edge_embedder%."
 function Module:freeze(pattern, frozen)
   local count = 0
-  tree.walk(self, function(name, x)
-    if name:find(pattern or "") and is_float(x) then
+  tree.walk(self, function(name, x, holder)
+    if name:find(pattern or "") and is_float(x) and not (frozen == false and holder._idle) then
       x:require_grad(frozen == false)
       count = count + 1
     end
   end)
   return count
+end
+
+--- Marks a layer that is loaded and saved and does nothing else: frozen for good.
+-- @tparam table layer one that holds its tensors itself
+-- @treturn table the same layer
+function M.idle(layer)
+  rawset(layer, "_idle", true)
+  layer:freeze()
+  return layer
 end
 
 --- How many numbers the model holds.

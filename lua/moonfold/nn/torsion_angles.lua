@@ -15,8 +15,7 @@ return module.define("torsion_angles", { dim = module.REQUIRED, angles = 1, rng 
   function(self, o)
     self.linear_1 = linear { input = o.dim, output = o.dim, init = "relu", rng = o.rng }
     self.linear_2 = linear { input = o.dim, output = o.dim, init = "relu", rng = o.rng }
-    self.linear_3 = linear { input = o.dim, output = o.dim, init = "final", rng = o.rng }
-    self.linear_3:freeze()
+    self.linear_3 = module.idle(linear { input = o.dim, output = o.dim, init = "final", rng = o.rng })
     self.linear_final = linear { input = o.dim, output = 2 * o.angles, init = "final", rng = o.rng }
   end,
   function(self, s)
