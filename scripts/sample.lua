@@ -13,7 +13,7 @@ local options = require "moonfold.options"
 local progress = require "moonfold.progress"
 local weights = require "moonfold.weights"
 
-local o = command.parse(arg, {
+local program = {
   name = "sample", summary = "draws backbones from trained weights.",
   { "weights", "path", command.REQUIRED, "weights.safetensors of a training run" },
   { "out", "path", "samples", "folder of the structures" },
@@ -35,17 +35,19 @@ local o = command.parse(arg, {
   { "threads", "integer", 0, "CPU threads, 0 for all cores" },
   { "precision", "string", "float32", "of attention: float32, tf32, fp16, bf16, split" },
   { "products", "string", options.OPTIONAL, "of matrices: float32, tf32, bf16; by default tf32 on a GPU, float32 elsewhere" },
-})
+}
+local o = command.parse(arg, program)
 
 mf.threads(o.threads)
 mf.precision(o.precision)
 o.products = mf.products(o.products or o.device:find "^cuda" and "tf32" or "float32")
 local model, flow, about = weights.open(o.weights)
 model:to(o.device)
-local motif = o.motif and mf.motif { file = o.motif, contig = o.contig, length = o.total }
-if not motif and (o.contig or o.total) then command.stop({ name = "sample" }, "contig and total belong to a motif=file") end
-if motif and o.lengths then command.stop({ name = "sample" }, "lengths and motif exclude each other: total says how long") end
-local guidance = o.guidance and assert(loadfile(o.guidance))()
+local motif = o.motif and command.attempt(program, mf.motif.new, { file = o.motif, contig = o.contig, length = o.total })
+if not motif and (o.contig or o.total) then command.stop(program, "contig and total belong to a motif=file") end
+if motif and o.lengths then command.stop(program, "lengths and motif exclude each other: total says how long") end
+local guidance = o.guidance and command.attempt(program, dofile, o.guidance)
+if o.guidance and type(guidance) ~= "function" then command.stop(program, "%s does not return a function", o.guidance) end
 local published = about.sample or { lengths = { 100, 150, 200, 250, 300 }, n = 8, steps = 50 }
 for key, value in pairs(published) do if o[key] == nil then o[key] = value end end
 files.make_folder(o.out)

@@ -20,7 +20,7 @@ for i, word in ipairs(arg) do
   if folder then words[#words + 1] = "config=" .. folder .. "/options.json" end
   words[#words + 1] = arg[i]
 end
-local preset, reason = recipe.preset(words)
+local preset, reason = command.attempt({ name = "train" }, recipe.preset, words)
 if not preset then command.stop({ name = "train" }, "%s", reason) end
 local program = recipe.program(preset)
 local o = command.parse(words, program)
@@ -34,12 +34,12 @@ mf.seed(o.seed)
 local set = mf.data.open(o.data)
 local about = recipe.about(preset, o, set.kind)
 local model = weights.build(about)
-if o.init and not o.resume then print(recipe.warm_start(o.init, model)) end
-recipe.freeze(o, model)
+if o.init and not o.resume then print(command.attempt(program, recipe.warm_start, o.init, model)) end
+command.attempt(program, recipe.freeze, o, model)
 model:to(o.device)
 local run = trainer {
   folder = o.out, model = model, flow = mf.flow.se3(about.flow),
-  batches = recipe.batches(preset, o, set), optimizer = recipe.optimizer(o, model),
+  batches = recipe.batches(preset, o, set), optimizer = command.attempt(program, recipe.optimizer, o, model),
   average = o.ema > 0 and mf.optim.ema(model:parameters(), o.ema) or nil,
   steps = o.steps, minutes = o.minutes, warmup = o.warmup, decay = o.decay, checkpoint_every = o.checkpoint_every,
   log_every = o.log_every, metadata = weights.metadata(about),

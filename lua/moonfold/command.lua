@@ -86,6 +86,19 @@ function M.stop(program, message, ...)
   os.exit(2, true)
 end
 
+--- Calls a function on a program's behalf: what it raises ends the program, as `stop` does.
+-- @tparam table program
+-- @tparam function fn
+-- @param ... its arguments
+-- @return what fn returns
+function M.attempt(program, fn, ...)
+  local function settle(ok, ...)
+    if not ok then M.stop(program, "%s", (tostring((...)):gsub("^[^\n:]*%.lua:%d+: ", ""))) end
+    return ...
+  end
+  return settle(pcall(fn, ...))
+end
+
 local function read_config(program, path)
   local file, reason = io.open(path, "rb")
   if not file then M.stop(program, "config: %s", reason) end

@@ -25,7 +25,7 @@ local TRAINING = {
   { "data", "path", command.REQUIRED, "data set" },
   { "out", "path", "runs/train", "folder of the run" },
   { "resume", "path", OPTIONAL, "folder of a run to go on with, its options included" },
-  { "init", "path", OPTIONAL, "weights to begin with (fine-tuning); unless a preset is named, its model and flow are theirs" },
+  { "init", "path", OPTIONAL, "weights or public checkpoint to begin with; without preset= its model and flow too" },
   { "freeze", "words", OPTIONAL, "do not train parameters whose names match one of these Lua patterns: ^embedding_layer,ipa_0" },
   { "groups", "words", OPTIONAL, "learning rates of parameters whose names match, the first that does: torsion_pred:1e-3" },
   { "steps", "integer", nil, "optimizer steps in all" },
@@ -171,9 +171,12 @@ local function saved_name(path)
   return ok and type(saved) == "table" and saved.preset or nil
 end
 
+local function is_own(path) return path:match "%.safetensors$" ~= nil end
+
 -- The preset that weights name, with what they say of their model and flow in the place of the preset's own.
 local function of_weights(path)
-  local about = require("moonfold.weights").about_file(path)
+  local about = is_own(path) and require("moonfold.weights").about_file(path) or mf.convert.read(path).about
+  if not about then return nil, ("init=%s: Moonfold has no such model"):format(path) end
   local preset, reason = presets.find(about.preset or about.model.kind .. "/base")
   if not preset then return nil, ("init=%s: %s"):format(path, reason) end
   for _, section in ipairs { "model", "flow" } do
@@ -253,11 +256,12 @@ function M.batches(preset, o, set)
 end
 
 --- Takes over weights to begin with: values go to the parameters of the same name and shape, the others stay as they were made.
--- @tparam string path safetensors
+-- @tparam string path safetensors, or a public checkpoint as mf.convert.read takes it
 -- @tparam table model
 -- @treturn table the report of `model:load`, with `path`; it prints as a few lines
 function M.warm_start(path, model)
-  local report = model:load(mf.load(path), { strict = false })
+  local tensors = is_own(path) and mf.load(path) or mf.convert.read(path).tensors
+  local report = model:load(tensors, { strict = false })
   if report.loaded == 0 then fail("init: %s has no tensor of the name and shape of one of the model's", path) end
   report.path = path
   return setmetatable(report, { __tostring = function(r)

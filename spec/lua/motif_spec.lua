@@ -1,6 +1,7 @@
 -- Motifs: contigs, training with fixed spans, sampling around what is given.
 local mf = require "moonfold"
 local contigs = require "moonfold.motif.contig"
+local files = require "moonfold.files"
 local help = require "spec.support.flow"
 local segments = require "moonfold.flow.segments"
 local spans = require "moonfold.flow.spans"
@@ -139,7 +140,7 @@ describe("a motif", function()
     local path = os.tmpname()
     local function problem(...)
       local lines = { ... }
-      lines[#lines + 1] = require("moonfold.files").read(FILE)
+      lines[#lines + 1] = files.read(FILE)
       local file = assert(io.open(path, "w"))
       file:write(table.concat(lines, "\n"))
       file:close()
@@ -339,6 +340,55 @@ describe("sampling around a motif", function()
     end })
     assert.same({ 5, 9 }, seen.index:values())
     assert.is_nil(seen.fixed)
+  end)
+
+  it("is a command, with a table, which goes on where it stopped", function()
+    local moonfold = (os.getenv "MOONFOLD_BUILD" or "build") .. "/moonfold"
+    if not files.exists(moonfold) then return pending "the program is not built" end
+    local folder = os.tmpname()
+    os.remove(folder)
+    files.make_folder(folder)
+    local model = stirred(small "protein")
+    mf.save(folder .. "/w.safetensors", model:state(), mf.weights.metadata(mf.weights.about(model, { profile = "protein" })))
+    files.replace(folder .. "/compact.lua", "return function(p) return p.translations:square():sum() end")
+    local function run(more)
+      local command = "'%s' scripts/sample.lua weights='%s/w.safetensors' out='%s/out' steps=3 threads=1 %s 2>&1"
+      local pipe = io.popen(command:format(moonfold, folder, folder, more) .. "; echo \"status $?\"")
+      local text = pipe:read "*a"
+      pipe:close()
+      return text, tonumber(text:match "status (%d+)%s*$")
+    end
+    local ask = ("motif=%s contig=3-9,A42-50,2-6 total=16-20 guidance='%s/compact.lua' guidance_weight=0.1 "):format(FILE, folder)
+    local text, status = run(ask .. "n=2")
+    assert.equal(0, status, text)
+    assert.matches("motif of spec/fixtures/1ubq.pdb.gz: 3%-9,A42%-50,2%-6, 9 residues given, 16 to 20 in all", text)
+    text, status = run(ask .. "n=4")
+    assert.equal(0, status, text)
+    assert.matches("2 structures in .*, 2 were there", text)
+    local motif, rows = mf.motif { file = FILE, contig = "3-9,A42-50,2-6", length = "16-20" }, {}
+    for line in files.read(folder .. "/out/1ubq/motif.csv"):gmatch "[^\n]+" do rows[#rows + 1] = line end
+    assert.equal("sample,num_res,motif_rmsd,contig,sample_path", rows[1])
+    assert.equal(5, #rows)
+    for i = 1, 4 do
+      local plan = motif:draw(123, i)
+      local number, length, rmsd, contig, path = rows[i + 1]:match "^(%d+),(%d+),([^,]+),([^,]+),(.*)$"
+      assert.same({ tostring(i), tostring(plan.length), (plan.contig:gsub(",", "/")) }, { number, length, contig })
+      assert.is_true(tonumber(rmsd) < 1e-4)
+      -- the file's CA are those of the motif, to its three decimals
+      local back = mf.structure.read(path)
+      local x = back:atoms(1, { "CA" }):reshape(-1, 3):index_select(1, plan.places)
+      assert.is_true((x - motif.translations):abs():max(1):max():item() <= 5.1e-4)
+    end
+    for more, message in pairs {
+      ["motif=" .. FILE .. " contig=9-3"] = "sample: motif: the range 9-3 runs backwards",
+      ["contig=5"] = "sample: contig and total belong", [ask .. "lengths=5"] = "sample: lengths and motif exclude each other",
+      ["guidance=none.lua"] = "cannot open none.lua",
+    } do
+      text, status = run(more)
+      assert.equal(2, status, text)
+      assert.is_truthy(text:find(message, 1, true), text)
+    end
+    os.execute("rm -r '" .. folder .. "'")
   end)
 
   it("refuses what does not belong together", function()
