@@ -29,6 +29,10 @@ local expected = {
   ["06_new_term"] = { "scalar, orientation +loss" },
   ["07_peer_weights"] = { "missing:%s+trunk%.2%.weight", "right:%s+12 tensors" },
   ["08_memory_plan"] = { "20000 +%d+%.%d+ +%d+%.%d+ +%d+%.%d+" },
+  ["09_train"] = { "foldflow/flash: %d+ parameters, loss", "rna_frameflow/flash: %d+ parameters", "trans  t 0%.00%-0%.25: %d" },
+  ["10_sample"] = { "100 residues: radius of gyration %d+%.%d A free, 10%.0 A guided", "11 states, 10 predictions" },
+  ["11_motif"] = { "9 residues given, 25 to 40 in all", "sample 4: +%d+ residues, %d+,A42%-50,%d+, motif RMSD 0%.0000" },
+  ["12_fine_tune"] = { "init: %d+ tensors of", "unlimited: .*chains of 76, 152, 608 residues", "32768 residues: +%d+%.%d MiB" },
 }
 
 describe("examples", function()
