@@ -73,8 +73,8 @@ local words = { "preset=foldflow/flash", "steps=10", "cap=4", "lr=1e-3" }
 for _, word in ipairs(TINY) do words[#words + 1] = word end
 local short, _, saved = train("limited", words)
 local long, tuned = train("unlimited", {
-  "init=" .. saved, "longest=0", "cap=2", "steps=9", "lr=1e-4", "freeze=^embedding_layer%.node_embedder", "groups=torsion_pred:1e-3",
-  "ema=0.9",
+  "init=" .. saved, "longest=0", "cap=2", "steps=9", "lr=1e-4", "freeze=^embedding_layer%.node_embedder",
+  "groups=torsion_pred:1e-3", "ema=0.9",
 })
 assert(#short == 2 and #long == 3, "the limit of 512 residues is lifted")
 

@@ -21,17 +21,7 @@ local function small(kind)
   return mf.models.rna_frameflow(o)
 end
 
--- The weights that training begins with hand back the frames they are given, for what ends a branch is zero: these move them.
-local function stirred(model)
-  local rng = mf.rng(6)
-  mf.no_grad(function()
-    for _, entry in ipairs(model:named_tensors()) do
-      local x = entry[2]
-      x:copy_(x + mf.randn(x:shape(), { rng = rng }) * 0.1)
-    end
-  end)
-  return model
-end
+local function stirred(model) return help.stir(model, 6) end
 
 describe("a contig", function()
   it("has parts of the file, parts to generate and ends of chains", function()

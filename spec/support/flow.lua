@@ -36,4 +36,16 @@ function M.near_miss(noisy, seed)
   }
 end
 
+--- Moves every weight of a model: fresh ones hand back the frames that they are given, as what ends a branch is zero.
+function M.stir(model, seed)
+  local rng = mf.rng(seed)
+  mf.no_grad(function()
+    for _, entry in ipairs(model:named_tensors()) do
+      local x = entry[2]
+      x:copy_(x + mf.randn(x:shape(), { rng = rng }) * 0.1)
+    end
+  end)
+  return model
+end
+
 return M
