@@ -532,6 +532,13 @@ void mf_read_params_init(mf_read_params *params);
 mf_status mf_structure_read(mf_structure **out, const char *path, const mf_read_params *params);   /* NULL: as initialised */
 mf_status mf_structure_parse(mf_structure **out, const void *text, int64_t bytes, const char *name, const mf_read_params *params);
 void mf_structure_release(mf_structure *s);
+/* A file one chain at a time, in the memory of the largest: a polymer, or ligands and water. In mmCIF a piece ends where label_asym_id or the
+ * model changes; in PDB at TER or where the chain id or the model does. A chain that comes back is a further piece. Each piece has what the
+ * file says before its first atom: title, entities, assemblies. *out NULL: the end. After a failure the reader can only be closed. */
+typedef struct mf_chain_reader mf_chain_reader;
+mf_status mf_chain_reader_open(mf_chain_reader **out, const char *path, const mf_read_params *params);
+mf_status mf_chain_reader_next(mf_structure **out, mf_chain_reader *reader);
+void mf_chain_reader_close(mf_chain_reader *reader);
 typedef struct mf_structure_counts {
     int64_t models, chains, residues, atoms;
     int64_t entities, monomers, assemblies;

@@ -294,7 +294,7 @@ static mf_status read_cell(mf__mmcif *m, const mf_cif_cell *cells) {
     double cell[6];
     int known = 0;
     for (int i = 0; i < 6; i++) known += mf__cell_real(&cell[i], &cells[i]);
-    if (known == 6) memcpy(m->rows->s->cell, cell, sizeof cell);
+    if (known == 6) mf__set_cell(m->rows->s, cell);
     return MF_OK;
 }
 
@@ -442,16 +442,4 @@ void mf__mmcif_close(mf__mmcif *m) {
     mf__names_free(&m->models);
     mf__cif_close(m->cif);
     free(m);
-}
-
-mf_status mf__read_mmcif(mf__rows *rows, const char *text, int64_t bytes) {
-    mf__source *source;
-    mf__mmcif *m = NULL;
-    int64_t got;
-    MF_TRY(mf__source_memory(&source, text, bytes, rows->path, bytes > (int64_t)1 << 30 ? bytes : (int64_t)1 << 30));
-    mf_status status = mf__mmcif_open(&m, source);
-    if (status == MF_OK) status = mf__mmcif_rows(&got, m, rows, 1);
-    mf__mmcif_close(m);
-    mf__source_close(source);
-    return status;
 }

@@ -17,6 +17,8 @@ mf_status mf__names_init(mf__names *names) {
     return mf__names_add(names, &empty, "", 0);
 }
 
+void mf__names_on(mf__names *names, const mf__names *base) { *names = (mf__names){.base = base, .shared = base->count, .count = base->count}; }
+
 void mf__names_free(mf__names *names) {
     free(names->bytes);
     free(names->offset);
@@ -36,7 +38,8 @@ static int32_t *find_slot(const mf__names *names, const char *text, int64_t byte
 }
 
 int32_t mf__names_find(const mf__names *names, const char *text, int64_t bytes) {
-    return names->n_slots ? *find_slot(names, text, bytes) - 1 : -1;
+    int32_t found = names->base ? mf__names_find(names->base, text, bytes) : -1;
+    return found < 0 && names->n_slots ? *find_slot(names, text, bytes) - 1 : found;
 }
 
 static mf_status no_memory(void) { return mf__fail(MF_ENOMEM, "structure: no memory for names"); }
@@ -48,7 +51,7 @@ static mf_status grow_slots(mf__names *names) {
     free(names->slots);
     names->slots = slots;
     names->n_slots = wanted;
-    for (int32_t i = 0; i < names->count; i++) {
+    for (int32_t i = names->shared; i < names->count; i++) {
         const char *s = mf__name(names, i);
         *find_slot(names, s, (int64_t)strlen(s)) = i + 1;
     }
@@ -56,7 +59,12 @@ static mf_status grow_slots(mf__names *names) {
 }
 
 mf_status mf__names_add(mf__names *names, int32_t *out, const char *text, int64_t bytes) {
-    if (names->count >= names->n_slots / 2) {
+    if (names->base) {
+        *out = mf__names_find(names->base, text, bytes);
+        if (*out >= 0) return MF_OK;
+    }
+    int32_t own = names->count - names->shared;
+    if (own >= names->n_slots / 2) {
         if (names->count >= 1 << 29) return mf__fail(MF_EFORMAT, "structure: too many distinct names");
         MF_TRY(grow_slots(names));
     }
@@ -65,7 +73,7 @@ mf_status mf__names_add(mf__names *names, int32_t *out, const char *text, int64_
         *out = *slot - 1;
         return MF_OK;
     }
-    if (names->count == names->offsets) {
+    if (own == names->offsets) {
         int32_t wanted = names->offsets ? 2 * names->offsets : 128;
         int64_t *offset = realloc(names->offset, (size_t)wanted * sizeof *offset);
         if (!offset) return no_memory();
@@ -81,7 +89,7 @@ mf_status mf__names_add(mf__names *names, int32_t *out, const char *text, int64_
     }
     memcpy(names->bytes + names->used, text, (size_t)bytes);
     names->bytes[names->used + bytes] = '\0';
-    names->offset[names->count] = names->used;
+    names->offset[own] = names->used;
     names->used += bytes + 1;
     *out = names->count++;
     *slot = names->count;

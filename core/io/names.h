@@ -3,22 +3,28 @@
 #define MF_IO_NAMES_H
 #include "../base/error.h"
 
-/* Strings by number, in order of first use; 0 is always "". An atom of a large file is one of a few hundred names. */
+/* Strings by number, in order of first use; 0 is always "". An atom of a large file is one of a few hundred names.
+ * Names may stand on others that do not change any more: those keep their numbers, and several may stand on them. */
 typedef struct mf__names {
+    const struct mf__names *base;
+    int32_t shared;           /* names of the base */
+    int32_t count;            /* the base's too */
     char *bytes;
     int64_t used, capacity;
     int64_t *offset;          /* of each string in bytes */
-    int32_t count;
     int32_t offsets;          /* room in offset */
-    int32_t *slots;           /* open addressing: number + 1, 0 is free */
     int32_t n_slots;          /* a power of two */
+    int32_t *slots;           /* open addressing: number + 1, 0 is free */
 } mf__names;
 
 mf_status mf__names_init(mf__names *names);
+void mf__names_on(mf__names *names, const mf__names *base);    /* base must outlive names and has no base itself */
 void mf__names_free(mf__names *names);
 mf_status mf__names_add(mf__names *names, int32_t *out, const char *text, int64_t bytes);
 int32_t mf__names_find(const mf__names *names, const char *text, int64_t bytes);    /* -1 when absent */
-static inline const char *mf__name(const mf__names *names, int32_t i) { return names->bytes + names->offset[i]; }
+static inline const char *mf__name(const mf__names *names, int32_t i) {
+    return i < names->shared ? names->base->bytes + names->base->offset[i] : names->bytes + names->offset[i - names->shared];
+}
 
 /* A map from three numbers to one, with the same open addressing. */
 typedef struct mf__key { uint64_t a, b, c; } mf__key;

@@ -1,17 +1,16 @@
 /* rows.c: from the atom records of a file to a structure.
  *
  *   chain      all rows of one model and author chain id, wherever they lie; in order of first appearance
- *   residue    rows of one chain, number, insertion code, name (and label, TER segment). A residue may come in
- *              pieces (conformers one after the other); a piece that repeats an atom is another residue
+ *   residue    rows of one chain, number, insertion code, name (and label, asym). A residue may come in pieces (conformers one
+ *              after the other, atoms after a TER); a piece that repeats an atom's location is another residue
  *   atom       of the locations of one name, the highest occupancy, then the first. Two residue names at one place
  *              (microheterogeneity): the name whose best atom has the higher occupancy, then the first
  *              MF_ALTLOC_ALL keeps every location of every name instead
- *   polymer    labelled files say it (label_seq_id), water excepted. Otherwise: ATOM records of a residue that is known
- *              or has a backbone; HETATM records before the chain's TER, or without any TER when the name has a
- *              known parent. Water never; nor nucleotides in a protein chain and the reverse.
  *
- * Everything is linear: hash maps find residues and atoms, counting sorts put them in order. */
-#include "structure.h"
+ * Each row goes into the structure's arrays as it comes: what is taken beside them is 40 bytes a residue and, where chains or
+ * residues come in pieces, 4 bytes an atom to put them in order. Everything is linear: the atom of a name in the current residue
+ * stands with the name; hash tables find residues, and atoms of residues that go on after others; a counting sort orders. */
+#include "build.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,62 +24,12 @@ mf_status mf__reserve(void **items, int64_t count, int64_t *room, size_t size) {
     return MF_OK;
 }
 
-mf_status mf__rows_add(mf__rows *rows, mf__row **out) {
-    MF_TRY(mf__reserve((void **)&rows->rows, rows->count, &rows->room, sizeof *rows->rows));
-    *out = &rows->rows[rows->count++];
-    memset(*out, 0, sizeof **out);
-    return MF_OK;
-}
+static mf_status no_memory(const mf__rows *rows) { return mf__fail(MF_ENOMEM, "structure.read: '%s': no memory", rows->path); }
 
-mf_status mf__rows_add_parent(mf__rows *rows, const char *name, int64_t bytes, const char *parent, int64_t parent_bytes) {
-    char text[8];
-    if (bytes == 0 || parent_bytes == 0 || parent_bytes >= (int64_t)sizeof text) return MF_OK;
-    memcpy(text, parent, (size_t)parent_bytes);
-    text[parent_bytes] = '\0';
-    mf__kind kind = mf__residue_kind(text);
-    if (!kind.standard) return MF_OK;
-    MF_TRY(mf__reserve((void **)&rows->parents, rows->n_parents, &rows->parent_room, sizeof *rows->parents));
-    mf__parent *p = &rows->parents[rows->n_parents];
-    MF_TRY(mf__names_add(&rows->s->names, &p->name, name, bytes));
-    kind.standard = 0;
-    p->kind = kind;
-    rows->n_parents++;
-    return MF_OK;
-}
+/* ---- names ---- */
 
-mf_status mf__rows_add_polymer(mf__rows *rows, int32_t entity, int polymer) {
-    MF_TRY(mf__reserve((void **)&rows->polymers, rows->n_polymers, &rows->polymer_room, sizeof *rows->polymers));
-    rows->polymers[rows->n_polymers++] = (mf__polymer){entity, polymer};
-    return MF_OK;
-}
-
-void mf__rows_free(mf__rows *rows) {
-    free(rows->rows);
-    free(rows->parents);
-    free(rows->polymers);
-}
-
-mf_status mf__guess_element(int32_t *out, mf__names *names, const char columns[4], const char *residue, int hetero) {
-    static const char two[] = " LI NA MG AL SI CL CA MN FE CO NI CU ZN GA AS SE BR RB SR MO AG CD SB BA PT AU HG PB TL SM EU GD TB YB LU ";
-    char a = columns[0], b = columns[1];
-    int left = (a >= 'A' && a <= 'Z') && (b >= 'A' && b <= 'Z');    /* a two-letter symbol begins in the first column */
-    if (left && hetero) {
-        char wanted[5] = {' ', a, b, ' ', '\0'};
-        int ion = strncmp(residue, (char[]){a, b, '\0'}, 3) == 0;
-        int metal = strstr(two, wanted) && (columns[2] < 'A' || columns[2] > 'Z') && columns[3] == ' ';
-        if (ion || (metal && b != 'A' && b != 'D' && b != 'G' && b != 'E') || (metal && strcmp(residue, "MSE") == 0 && a == 'S'))
-            return mf__names_add(names, out, columns, 2);
-    }
-    for (int i = 0; i < 4; i++)
-        if ((columns[i] >= 'A' && columns[i] <= 'Z')) return mf__names_add(names, out, columns + i, 1);
-    *out = 0;
-    return MF_OK;
-}
-
-/* What an atom name says of its residue. */
-enum { HAS_CA = 1, HAS_N = 2, HAS_C = 4, HAS_O2 = 8, HAS_C4 = 16, HAS_C1 = 32, HAS_C3 = 64, HAS_P = 128 };
-static int backbone_flag(const char *name) {
-    static const struct { char name[4]; int flag; } known[] = {
+static unsigned char backbone_flag(const char *name) {
+    static const struct { char name[4]; unsigned char flag; } known[] = {
         {"CA", HAS_CA}, {"N", HAS_N}, {"C", HAS_C}, {"P", HAS_P}, {"O2'", HAS_O2}, {"C4'", HAS_C4}, {"C1'", HAS_C1}, {"C3'", HAS_C3},
     };
     size_t n = strlen(name);
@@ -91,341 +40,433 @@ static int backbone_flag(const char *name) {
     return 0;
 }
 
-/* A residue while its rows come in. */
-typedef struct draft {
-    mf__residue residue;
-    int64_t chain;
-    int64_t rival;        /* the residue at the same place under another name, or itself */
-    int64_t tracks;       /* atoms so far */
-    double best;          /* the highest occupancy */
-    int flags, segment;   /* TER records of the chain before it */
-    char altloc;          /* of its first row */
-    unsigned char loser, polymer;
-} draft;
-
-typedef struct place { int64_t residue, row; } place;    /* an atom: its residue, the row kept */
-
-typedef struct assembly {
-    mf__rows *in;
-    mf_structure *s;
-    draft *drafts;
-    place *places;
-    int64_t n_drafts, draft_room, n_places, place_room;
-    int64_t *current;     /* of each chain: the residue of its last row */
-    int *segments;        /* of each chain: TER records so far */
-    int64_t current_room, segment_room;
-    mf__map chains, residues, spots, atoms;
-    int *flags;           /* of each name */
-    mf__kind *kinds;      /* of each name */
-} assembly;
-
-static mf_status find_chain(int64_t *out, assembly *a, const mf__row *row) {
-    mf_structure *s = a->s;
-    int64_t *slot;
-    MF_TRY(mf__map_get(&a->chains, &slot, (mf__key){(uint64_t)row->model, (uint64_t)row->chain, 0}, s->n_chains));
-    *out = *slot;
-    if (*slot < s->n_chains) return MF_OK;
-    MF_TRY(mf__reserve((void **)&s->chains, s->n_chains, &s->chain_room, sizeof *s->chains));
-    MF_TRY(mf__reserve((void **)&a->current, s->n_chains, &a->current_room, sizeof *a->current));
-    MF_TRY(mf__reserve((void **)&a->segments, s->n_chains, &a->segment_room, sizeof *a->segments));
-    s->chains[s->n_chains] = (mf__chain){.id = row->chain, .entity = row->entity, .model = row->model};
-    a->current[s->n_chains] = -1;
-    a->segments[s->n_chains] = 0;
-    s->n_chains++;
+mf_status mf__rows_fact(mf__rows *rows, mf__fact **out, int32_t name) {
+    if (name >= rows->n_facts) {
+        int64_t wanted = rows->s->names.count > 2 * rows->fact_room ? rows->s->names.count : 2 * rows->fact_room;
+        if (name >= rows->fact_room) {
+            mf__fact *grown = realloc(rows->facts, (size_t)wanted * sizeof *grown);
+            if (!grown) return no_memory(rows);
+            rows->facts = grown;
+            rows->fact_room = wanted;
+        }
+        memset(rows->facts + rows->n_facts, 0, (size_t)(name + 1 - rows->n_facts) * sizeof *rows->facts);
+        rows->n_facts = name + 1;
+    }
+    *out = &rows->facts[name];
     return MF_OK;
 }
 
-static int same_residue(const draft *d, const mf__row *row, int segment) {
-    const mf__residue *r = &d->residue;
-    return r->number == row->number && r->insertion == row->insertion && r->name == row->residue && r->label == row->label && d->segment == segment;
-}
-
-static mf_status new_residue(int64_t *out, assembly *a, const mf__row *row, int64_t chain) {
-    MF_TRY(mf__reserve((void **)&a->drafts, a->n_drafts, &a->draft_room, sizeof *a->drafts));
-    int64_t i = a->n_drafts;
-    a->drafts[i] = (draft){
-        .residue = {
-            .name = row->residue, .asym = row->asym, .entity = row->entity, .number = row->number, .label = row->label,
-            .insertion = row->insertion, .hetero = row->hetero,
-        },
-        .chain = chain, .rival = i, .best = row->atom.occupancy, .segment = a->segments[chain], .altloc = row->atom.altloc,
-    };
-    /* Another name at the same place is an alternative when the file says so: by the label or by altlocs. */
-    int64_t *spot;
-    uint64_t where = (uint64_t)(uint32_t)row->number << 8 | (unsigned char)row->insertion;
-    MF_TRY(mf__map_get(&a->spots, &spot, (mf__key){(uint64_t)chain, where, (uint64_t)(uint32_t)a->segments[chain] << 32 | (uint32_t)row->label}, i));
-    draft *first = &a->drafts[*spot];
-    if (*spot != i && first->residue.name != row->residue && (row->label || (row->atom.altloc && first->altloc))) a->drafts[i].rival = *spot;
-    a->n_drafts++;
-    *out = i;
+mf_status mf__rows_kind(mf__rows *rows, mf__kind *out, int32_t name) {
+    mf__fact *fact = NULL;
+    MF_TRY(mf__rows_fact(rows, &fact, name));
+    if (!fact->knows_kind) fact->kind = mf__residue_kind(mf__name(&rows->s->names, name));
+    fact->knows_kind = 1;
+    *out = fact->kind;
     return MF_OK;
 }
 
-static mf_status find_residue(int64_t *out, assembly *a, const mf__row *row, int64_t chain) {
-    int64_t last = a->current[chain];
-    int segment = a->segments[chain];
-    if (last >= 0 && same_residue(&a->drafts[last], row, segment)) {
-        *out = last;
+mf_status mf__rows_add_parent(mf__rows *rows, const char *name, int64_t bytes, const char *parent, int64_t parent_bytes) {
+    char text[8];
+    if (bytes == 0 || parent_bytes == 0 || parent_bytes >= (int64_t)sizeof text) return MF_OK;
+    memcpy(text, parent, (size_t)parent_bytes);
+    text[parent_bytes] = '\0';
+    mf__kind kind = mf__residue_kind(text);
+    if (!kind.standard) return MF_OK;
+    kind.standard = 0;
+    int32_t number;
+    mf__fact *fact = NULL;
+    mf__kind known;
+    MF_TRY(mf__names_add(&rows->s->names, &number, name, bytes));
+    MF_TRY(mf__rows_kind(rows, &known, number));
+    MF_TRY(mf__rows_fact(rows, &fact, number));
+    if (known.polymer == MF__OTHER) fact->kind = kind;
+    return MF_OK;
+}
+
+mf_status mf__rows_add_polymer(mf__rows *rows, int32_t entity, int polymer) {
+    mf__fact *fact = NULL;
+    MF_TRY(mf__rows_fact(rows, &fact, entity));
+    fact->polymer = (signed char)polymer;
+    return MF_OK;
+}
+
+/* ---- hash tables of numbers ---- */
+
+static uint64_t mix(uint64_t h, uint64_t v) {
+    h = (h ^ v) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 32;
+}
+
+/* Room for one more; 1 when the table is new and all has to be put in again. */
+static mf_status grow(const mf__rows *rows, mf__slots *t, int *again) {
+    *again = 0;
+    if (t->count < t->room / 2) return MF_OK;
+    int64_t wanted = t->room ? 2 * t->room : 64;
+    int32_t *at = calloc((size_t)wanted, sizeof *at);
+    if (!at) return no_memory(rows);
+    free(t->at);
+    *t = (mf__slots){at, wanted, 0};
+    *again = 1;
+    return MF_OK;
+}
+
+static int32_t *chain_slot(const mf__rows *rows, int model, int32_t id) {
+    const mf__slots *t = &rows->build->chains;
+    uint64_t mask = (uint64_t)t->room - 1;
+    for (uint64_t i = mix(mix(0, (uint64_t)model), (uint64_t)id) & mask;; i = (i + 1) & mask) {
+        if (t->at[i] == 0) return &t->at[i];
+        const mf__chain *c = &rows->s->chains[t->at[i] - 1];
+        if (c->model == model && c->id == id) return &t->at[i];
+    }
+}
+
+static uint64_t place_hash(const mf__residue *r, const mf__draft *d) {
+    uint64_t h = mix((uint64_t)d->chain, (uint64_t)(uint32_t)r->number << 8 | (unsigned char)r->insertion);
+    return mix(h, (uint64_t)(uint32_t)r->label << 32 ^ (uint64_t)(uint32_t)r->asym);
+}
+
+static int same_number(const mf__residue *r, const mf__draft *d, const mf__residue *q, const mf__draft *e) {
+    return r->number == q->number && r->insertion == q->insertion && r->label == q->label && r->asym == q->asym && d->chain == e->chain;
+}
+
+/* The slot of a residue at this place, or with `named` of this number and name whatever TER came between; or the free one where
+ * it belongs. */
+static int32_t *residue_slot(const mf__rows *rows, const mf__slots *t, const mf__residue *r, const mf__draft *d, int named) {
+    uint64_t mask = (uint64_t)t->room - 1, h = place_hash(r, d);
+    for (uint64_t i = mix(h, (uint64_t)(named ? r->name : d->segment)) & mask;; i = (i + 1) & mask) {
+        int32_t number = t->at[i] - 1;
+        if (number < 0) return &t->at[i];
+        const mf__residue *q = &rows->s->residues[number];
+        const mf__draft *e = &rows->build->drafts[number];
+        if ((named ? r->name == q->name : d->segment == e->segment) && same_number(r, d, q, e)) return &t->at[i];
+    }
+}
+
+/* ---- chains and residues ---- */
+
+static mf_status find_chain(mf__rows *rows) {
+    mf__build *b = rows->build;
+    mf_structure *s = rows->s;
+    const mf__row *row = &rows->row;
+    if (b->chain >= 0 && s->chains[b->chain].id == row->chain && s->chains[b->chain].model == row->model) return MF_OK;
+    int again;
+    MF_TRY(grow(rows, &b->chains, &again));
+    for (int64_t i = 0; again && i < s->n_chains; i++, b->chains.count++) *chain_slot(rows, s->chains[i].model, s->chains[i].id) = (int32_t)i + 1;
+    int32_t *slot = chain_slot(rows, row->model, row->chain);
+    if (*slot == 0) {
+        if (s->n_chains >= INT32_MAX) return mf__fail(MF_EFORMAT, "structure.read: '%s': too many chains", rows->path);
+        MF_TRY(mf__reserve((void **)&s->chains, s->n_chains, &s->chain_room, sizeof *s->chains));
+        MF_TRY(mf__reserve((void **)&b->states, s->n_chains, &b->state_room, sizeof *b->states));
+        s->chains[s->n_chains] = (mf__chain){.id = row->chain, .entity = row->entity, .model = row->model};
+        b->states[s->n_chains] = (mf__state){-1, rows->ended};
+        b->chains.count++;
+        *slot = (int32_t)++s->n_chains;
+    }
+    b->chain = *slot - 1;
+    if (row->model > s->models) s->models = row->model;
+    return MF_OK;
+}
+
+/* The atom of the name in the residue, -1: it has none yet. */
+static mf_status find_atom(mf__rows *rows, int64_t *out, int32_t residue, int32_t name, int64_t fresh) {
+    mf__build *b = rows->build;
+    *out = -1;
+    if (b->drafts[residue].again) {
+        int64_t *found;
+        MF_TRY(mf__map_get(&b->atoms, &found, (mf__key){(uint64_t)residue, (uint64_t)name, 0}, fresh));
+        if (*found != fresh) *out = *found;
         return MF_OK;
     }
-    int64_t *slot;
-    mf__key key = {(uint64_t)chain << 32 | (uint32_t)row->number, (uint64_t)(uint32_t)row->residue << 32 | (uint32_t)row->label,
-                   (uint64_t)(uint32_t)segment << 8 | (unsigned char)row->insertion};
-    MF_TRY(mf__map_get(&a->residues, &slot, key, a->n_drafts));
-    if (*slot < a->n_drafts) {    /* a piece of an earlier residue, unless it repeats an atom of it */
-        int64_t *atom, absent = a->n_places;
-        MF_TRY(mf__map_get(&a->atoms, &atom, (mf__key){(uint64_t)*slot, (uint64_t)row->atom.name, 0}, absent));
-        int repeats = *atom < absent && a->in->rows[a->places[*atom].row].atom.altloc == row->atom.altloc;
-        if (*atom == absent) {    /* it was put there by this very look: keep the map and the places in step */
-            MF_TRY(mf__reserve((void **)&a->places, a->n_places, &a->place_room, sizeof *a->places));
-            a->places[a->n_places++] = (place){*slot, row - a->in->rows};
-            a->drafts[*slot].tracks++;
-        }
-        if (!repeats) {
-            *out = a->current[chain] = *slot;
-            return MF_OK;
-        }
-        *slot = a->n_drafts;
-    }
-    MF_TRY(new_residue(out, a, row, chain));
-    a->current[chain] = *out;
+    mf__fact *fact = &rows->facts[name];
+    if (fact->residue == rows->passed + residue + 1) *out = fact->atom;
+    else fact->residue = rows->passed + residue + 1, fact->atom = (int32_t)fresh;
     return MF_OK;
 }
 
-static mf_status add_row(assembly *a, int64_t index) {
-    const mf__row *row = &a->in->rows[index];
-    int64_t chain, residue, *atom;
-    MF_TRY(find_chain(&chain, a, row));
-    MF_TRY(find_residue(&residue, a, row, chain));
-    draft *d = &a->drafts[residue];
-    if (row->atom.occupancy > d->best) d->best = row->atom.occupancy;
-    d->flags |= a->flags[row->atom.name];
-    MF_TRY(mf__map_get(&a->atoms, &atom, (mf__key){(uint64_t)residue, (uint64_t)row->atom.name, 0}, a->n_places));
-    if (*atom == a->n_places || a->in->altlocs == MF_ALTLOC_ALL) {
-        MF_TRY(mf__reserve((void **)&a->places, a->n_places, &a->place_room, sizeof *a->places));
-        a->places[a->n_places++] = (place){residue, index};
-        d->tracks++;
-    } else {
-        place *p = &a->places[*atom];
-        if (row->atom.occupancy > a->in->rows[p->row].atom.occupancy) p->row = index;
+/* From now on the atoms of this residue are found in the map. */
+static mf_status go_on(mf__rows *rows, int32_t residue) {
+    mf__build *b = rows->build;
+    if (b->drafts[residue].again) return MF_OK;
+    const mf__residue *r = &rows->s->residues[residue];
+    int64_t *found;
+    for (int64_t i = r->first_atom; i < r->first_atom + r->atoms; i++)
+        MF_TRY(mf__map_get(&b->atoms, &found, (mf__key){(uint64_t)residue, (uint64_t)rows->s->atoms[i].name, 0}, i));
+    b->drafts[residue].again = 1;
+    return MF_OK;
+}
+
+static uint64_t altloc_bit(char altloc) { return (uint64_t)1 << (altloc & 63); }
+
+/* Does the row give a location that the residue has? */
+static mf_status repeats(mf__rows *rows, int *out, int32_t residue) {
+    int64_t *found;
+    const mf__row *row = &rows->row;
+    *out = 0;
+    if (!(rows->build->drafts[residue].altlocs & altloc_bit(row->atom.altloc))) return MF_OK;
+    MF_TRY(mf__map_get(&rows->build->atoms, &found, (mf__key){(uint64_t)residue, (uint64_t)row->atom.name, 0}, INT64_MAX));
+    *out = *found != INT64_MAX;
+    if (!*out) *found = rows->s->n_atoms;    /* the row becomes that atom */
+    return MF_OK;
+}
+
+static mf_status add_residue(mf__rows *rows, const mf__residue *made, const mf__draft *draft) {
+    mf__build *b = rows->build;
+    mf_structure *s = rows->s;
+    int32_t number = (int32_t)s->n_residues;
+    if (number == INT32_MAX - 1) return mf__fail(MF_EFORMAT, "structure.read: '%s': too many residues", rows->path);
+    MF_TRY(mf__reserve((void **)&s->residues, number, &s->residue_room, sizeof *s->residues));
+    MF_TRY(mf__reserve((void **)&b->drafts, number, &b->draft_room, sizeof *b->drafts));
+    s->residues[number] = *made;
+    s->residues[number].first_atom = s->n_atoms;
+    b->drafts[number] = *draft;
+    b->drafts[number].rival = number;
+    /* Another name at the same place is an alternative when the file says so: by the label or by altlocs. */
+    int again;
+    MF_TRY(grow(rows, &b->places, &again));
+    for (int32_t i = 0; again && i < number; i++) {
+        int32_t *slot = residue_slot(rows, &b->places, &s->residues[i], &b->drafts[i], 0);
+        if (*slot == 0) *slot = i + 1, b->places.count++;
     }
-    a->segments[chain] += row->ter;
+    s->n_residues++;
+    int32_t *place = residue_slot(rows, &b->places, made, draft, 0);
+    if (*place == 0) {
+        *place = number + 1;
+        b->places.count++;
+    } else if (s->residues[*place - 1].name != made->name && (made->label || (draft->altloc && b->drafts[*place - 1].altloc))) {
+        b->drafts[number].rival = *place - 1;
+    }
+    b->residue = b->states[draft->chain].current = number;
+    return MF_OK;
+}
+
+/* The residue of the row becomes the current one. */
+static mf_status find_residue(mf__rows *rows) {
+    mf__build *b = rows->build;
+    mf_structure *s = rows->s;
+    const mf__row *row = &rows->row;
+    mf__state *state = &b->states[b->chain];
+    const mf__residue made = {
+        .name = row->residue, .asym = row->asym, .entity = row->entity, .number = row->number, .label = row->label,
+        .insertion = row->insertion, .hetero = row->hetero,
+    };
+    const mf__draft draft = {.chain = b->chain, .segment = state->segments, .altloc = row->atom.altloc, .best = row->atom.occupancy};
+    int32_t last = state->current;
+    if (last >= 0 && s->residues[last].name == made.name && same_number(&s->residues[last], &b->drafts[last], &made, &draft)) {
+        if (last != b->residue) MF_TRY(go_on(rows, last));
+        b->residue = last;
+        return MF_OK;
+    }
+    int again;
+    MF_TRY(grow(rows, &b->residues, &again));
+    for (int32_t i = 0; again && i < s->n_residues; i++) {    /* of those that are alike the last */
+        int32_t *slot = residue_slot(rows, &b->residues, &s->residues[i], &b->drafts[i], 1);
+        b->residues.count += *slot == 0;
+        *slot = i + 1;
+    }
+    int32_t *slot = residue_slot(rows, &b->residues, &made, &draft, 1), earlier = *slot - 1;
+    if (earlier >= 0) {    /* a piece of an earlier residue, unless it repeats a location of it */
+        int repeated;
+        MF_TRY(go_on(rows, earlier));
+        MF_TRY(repeats(rows, &repeated, earlier));
+        if (!repeated) {
+            b->residue = state->current = earlier;
+            return MF_OK;
+        }
+    }
+    b->residues.count += *slot == 0;
+    *slot = (int32_t)s->n_residues + 1;
+    return add_residue(rows, &made, &draft);
+}
+
+/* ---- atoms ---- */
+
+static mf_status place(mf__rows *rows) {
+    if (!rows->pending) return MF_OK;
+    rows->pending = 0;
+    mf_structure *s = rows->s;
+    mf__build *b = rows->build;
+    const mf__row *row = &rows->row;
+    s->records++;
+    s->alternates += row->atom.altloc != '\0';
+    if (rows->models && row->model > rows->models) return MF_OK;
+    if (s->n_atoms >= INT32_MAX - 1) return mf__fail(MF_EFORMAT, "structure.read: '%s': too many atoms", rows->path);
+    MF_TRY(mf__reserve((void **)&s->atoms, s->n_atoms, &s->atom_room, sizeof *s->atoms));
+    MF_TRY(mf__reserve((void **)&b->runs, b->n_runs, &b->run_room, sizeof *b->runs));
+    mf__fact *fact = NULL;
+    MF_TRY(find_chain(rows));
+    MF_TRY(find_residue(rows));
+    MF_TRY(mf__rows_fact(rows, &fact, row->atom.name));
+    if (!fact->knows_flags) fact->flags = backbone_flag(mf__name(&s->names, row->atom.name));
+    fact->knows_flags = 1;
+    mf__draft *d = &b->drafts[b->residue];
+    if (row->atom.occupancy > d->best) d->best = row->atom.occupancy;
+    d->flags |= fact->flags;
+    d->altlocs |= altloc_bit(row->atom.altloc);
+    int64_t found;
+    MF_TRY(find_atom(rows, &found, b->residue, row->atom.name, s->n_atoms));
+    if (found >= 0 && found < s->n_atoms && rows->altlocs == MF_ALTLOC_BEST) {
+        if (row->atom.occupancy > s->atoms[found].occupancy) s->atoms[found] = row->atom;
+        return MF_OK;
+    }
+    mf__run *run = b->n_runs ? &b->runs[b->n_runs - 1] : NULL;
+    if (!run || run->residue != b->residue) {
+        run = &b->runs[b->n_runs++];
+        *run = (mf__run){.residue = b->residue, .first = s->n_atoms};
+    }
+    s->atoms[s->n_atoms++] = row->atom;
+    run->atoms++;
+    s->residues[b->residue].atoms++;
+    return MF_OK;
+}
+
+mf_status mf__rows_add(mf__rows *rows, mf__row **out) {
+    if (!rows->build) {
+        rows->build = calloc(1, sizeof *rows->build);
+        if (!rows->build) return no_memory(rows);
+        rows->build->chain = rows->build->residue = -1;
+    }
+    MF_TRY(place(rows));
+    memset(&rows->row, 0, sizeof rows->row);
+    rows->pending = 1;
+    rows->count++;
+    *out = &rows->row;
+    return MF_OK;
+}
+
+mf_status mf__rows_ter(mf__rows *rows) {
+    if (!rows->pending) return MF_OK;
+    MF_TRY(place(rows));
+    mf__build *b = rows->build;
+    if (b->chain < 0 || rows->s->chains[b->chain].model != rows->row.model) return MF_OK;    /* of a model that is left out */
+    b->states[b->chain].segments++;
+    b->states[b->chain].current = -1;    /* what follows may be another residue of the same name and number */
     return MF_OK;
 }
 
 /* Of the names at one place the best stays: each rival meets the winner so far, which the first of them keeps. */
-static void settle_rivals(assembly *a) {
-    for (int64_t i = 0; i < a->n_drafts; i++) {
-        int64_t first = a->drafts[i].rival;
+static void settle_rivals(const mf__rows *rows) {
+    mf__draft *drafts = rows->build->drafts;
+    for (int32_t i = 0; i < rows->s->n_residues; i++) {
+        int32_t first = drafts[i].rival;
         if (first == i) continue;
-        int64_t holder = a->drafts[first].rival;    /* the winner so far */
-        if (a->drafts[i].best > a->drafts[holder].best) {
-            a->drafts[holder].loser = 1;
-            a->drafts[first].rival = i;
+        int32_t holder = drafts[first].rival;    /* the winner so far */
+        if (drafts[i].best > drafts[holder].best) {
+            drafts[holder].loser = 1;
+            drafts[first].rival = i;
         } else {
-            a->drafts[i].loser = 1;
+            drafts[i].loser = 1;
         }
     }
 }
 
-static int is_protein(int flags) { return (flags & HAS_CA) && (flags & (HAS_N | HAS_C)); }
-static int is_nucleic(int flags) { return (flags & (HAS_C4 | HAS_C1 | HAS_C3)) == (HAS_C4 | HAS_C1 | HAS_C3); }
+/* ---- order ---- */
 
-/* AMINO or NUCLEIC (of any sugar), else OTHER: by the name, then by the atoms. */
-static int family(mf__kind kind, int flags) {
-    if (kind.polymer == MF__AMINO) return MF__AMINO;
-    if (kind.polymer == MF__RNA || kind.polymer == MF__DNA || kind.polymer == MF__NUCLEIC) return MF__NUCLEIC;
-    if (kind.polymer == MF__WATER || kind.polymer == MF__CAP) return MF__OTHER;
-    return is_protein(flags) ? MF__AMINO : is_nucleic(flags) ? MF__NUCLEIC : MF__OTHER;
+/* Atom i goes to to[i], or away where that is negative. */
+static void permute(mf__atom *atoms, int32_t *to, int64_t count) {
+    for (int32_t i = 0; i < count; i++)
+        while (to[i] >= 0 && to[i] != i) {
+            int32_t j = to[i], next = to[j];
+            mf__atom moved = atoms[j];
+            atoms[j] = atoms[i];
+            atoms[i] = moved;
+            to[j] = j;
+            to[i] = next;
+        }
 }
 
-/* Could this residue of an unlabelled file be of a polymer? `within`: polymer ATOM records of its chain follow. */
-static int may_join(const draft *d, mf__kind kind, int ters, int within) {
-    if (kind.polymer == MF__WATER) return 0;
-    int before_ter = d->segment < ters || within;
-    if (kind.polymer == MF__CAP) return before_ter;
-    int backbone = is_protein(d->flags) || is_nucleic(d->flags) || (d->flags & (HAS_CA | HAS_C4 | HAS_P));
-    if (!d->residue.hetero) return family(kind, d->flags) != MF__OTHER;
-    if (before_ter) return is_protein(d->flags) || is_nucleic(d->flags) || (kind.polymer != MF__OTHER && backbone);
-    return ters == 0 && kind.polymer != MF__OTHER && backbone;
+static void give_back(void **items, int64_t count, int64_t *room, size_t size) {
+    void *less = count ? realloc(*items, (size_t)count * size) : NULL;
+    if (!less) return;    /* the larger block serves as well */
+    *items = less;
+    *room = count;
 }
 
-typedef struct census { int64_t amino, ribose, deoxy, plain, thymine, uracil, atom, last; } census;
-
-static void count_residue(census *c, const draft *d, mf__kind kind, const char *name) {
-    c->atom += !d->residue.hetero;
-    int f = family(kind, d->flags);
-    if (f == MF__AMINO) c->amino++;
-    if (f != MF__NUCLEIC) return;
-    if (kind.polymer == MF__DNA && strcmp(name, "T") != 0 && strcmp(name, "THY") != 0) c->deoxy++;
-    else if (d->flags & HAS_O2) c->ribose++;
-    else c->plain++;
-    c->thymine += kind.code == 'T';
-    c->uracil += kind.code == 'U';
-}
-
-/* Nucleotides without O2' are DNA when thymine is among them and neither ribose nor uracil (names before 2007). */
-static int chain_polymer(const census *c) {
-    int64_t nucleic = c->ribose + c->deoxy + c->plain;
-    if (c->amino == 0 && nucleic == 0) return MF_POLYMER_NONE;
-    if (c->amino >= nucleic) return MF_POLYMER_PROTEIN;
-    int old_dna = c->thymine > 0 && c->ribose == 0 && c->uracil == 0;
-    return c->deoxy + (old_dna ? c->plain : 0) > c->ribose + (old_dna ? 0 : c->plain) ? MF_POLYMER_DNA : MF_POLYMER_RNA;
-}
-
-static int by_entity(const void *a, const void *b) {
-    int32_t x = ((const mf__polymer *)a)->entity, y = ((const mf__polymer *)b)->entity;
-    return x < y ? -1 : x > y;
-}
-
-/* What every name means, once for each. */
-static mf_status describe_names(assembly *a) {
-    const mf__names *names = &a->s->names;
-    a->flags = malloc((size_t)names->count * sizeof *a->flags);
-    a->kinds = malloc((size_t)names->count * sizeof *a->kinds);
-    unsigned char *used = calloc((size_t)names->count, 1);    /* residue names: their look-up is the dear one */
-    if (!a->flags || !a->kinds || !used) {
-        free(used);
-        return mf__fail(MF_ENOMEM, "structure.read: '%s': no memory", a->in->path);
-    }
-    for (int64_t i = 0; i < a->in->count; i++) used[a->in->rows[i].residue] = 1;
-    for (int32_t i = 0; i < names->count; i++) {
-        a->flags[i] = backbone_flag(mf__name(names, i));
-        a->kinds[i] = used[i] ? mf__residue_kind(mf__name(names, i)) : (mf__kind){MF__OTHER, 0, 'X'};
-    }
-    free(used);
-    for (int64_t i = 0; i < a->in->n_parents; i++) {
-        mf__parent *p = &a->in->parents[i];
-        if (a->kinds[p->name].polymer == MF__OTHER) a->kinds[p->name] = p->kind;
-    }
-    return MF_OK;
-}
-
-/* Decides chain polymers and which residues belong to them. */
-static mf_status find_polymers(assembly *a) {
-    mf_structure *s = a->s;
-    mf__rows *in = a->in;
-    census *counts = calloc((size_t)(s->n_chains ? s->n_chains : 1), sizeof *counts);
-    if (!counts) return mf__fail(MF_ENOMEM, "structure.read: '%s': no memory", in->path);
-    for (int64_t i = 0; i < a->n_drafts; i++) {
-        const draft *d = &a->drafts[i];
-        if (!d->residue.hetero && family(a->kinds[d->residue.name], d->flags) != MF__OTHER) counts[d->chain].last = i;
-    }
-    for (int64_t i = 0; i < a->n_drafts; i++) {
-        draft *d = &a->drafts[i];
-        if (d->loser) continue;
-        mf__kind kind = a->kinds[d->residue.name];
-        d->polymer = (unsigned char)(in->labelled ? d->residue.label != 0 && kind.polymer != MF__WATER : may_join(d, kind, a->segments[d->chain], i < counts[d->chain].last));
-        if (d->polymer) count_residue(&counts[d->chain], d, kind, mf__name(&s->names, d->residue.name));
-    }
-    if (in->n_polymers > 1) qsort(in->polymers, (size_t)in->n_polymers, sizeof *in->polymers, by_entity);
-    for (int64_t c = 0; c < s->n_chains; c++) {
-        const census *n = &counts[c];
-        int alone = !in->labelled && n->atom == 0 && a->segments[c] == 0 && n->amino + n->ribose + n->deoxy + n->plain < 2;    /* a ligand such as ATP */
-        s->chains[c].polymer = alone ? MF_POLYMER_NONE : chain_polymer(n);
-    }
-    /* The entity of a chain is that of its polymer; its declared type outranks the census. */
-    for (int64_t i = a->n_places - 1; i >= 0; i--) {
-        const draft *d = &a->drafts[a->places[i].residue];
-        if (d->polymer && !d->loser) s->chains[d->chain].entity = in->rows[a->places[i].row].entity;
-    }
-    for (int64_t c = 0; c < s->n_chains && in->n_polymers; c++) {
-        mf__polymer key = {.entity = s->chains[c].entity}, *found = bsearch(&key, in->polymers, (size_t)in->n_polymers, sizeof key, by_entity);
-        if (found && found->polymer != MF_POLYMER_NONE && s->chains[c].polymer != MF_POLYMER_NONE) s->chains[c].polymer = found->polymer;
-    }
-    for (int64_t i = 0; i < a->n_drafts; i++) {
-        draft *d = &a->drafts[i];
-        int type = s->chains[d->chain].polymer, f = family(a->kinds[d->residue.name], d->flags);
-        int fits = f == MF__OTHER || (f == MF__AMINO) == (type == MF_POLYMER_PROTEIN);
-        if (type == MF_POLYMER_NONE && !in->labelled) d->polymer = 0;
-        if (!in->labelled && !fits) d->polymer = 0;
-    }
-    free(counts);
-    return MF_OK;
-}
-
-/* The structure's arrays: residues by chain, atoms by residue, each in order of first appearance. */
-static mf_status lay_out(assembly *a) {
-    mf_structure *s = a->s;
+/* Residues by chain, atoms by residue, each in order of first appearance. */
+static mf_status put_in_order(mf__rows *rows) {
+    mf_structure *s = rows->s;
+    mf__build *b = rows->build;
     mf_status status = MF_OK;
-    int64_t kept_residues = 0, kept_atoms = 0;
-    for (int64_t i = 0; i < a->n_drafts; i++) {
-        if (a->drafts[i].loser) continue;
-        kept_residues++;
-        kept_atoms += a->drafts[i].tracks;
-        s->chains[a->drafts[i].chain].residues++;
+    int64_t kept = 0, atoms = 0, total = s->n_residues;
+    int ordered = b->n_runs == total;
+    for (int64_t i = 0; i < total; i++) {
+        ordered &= !b->drafts[i].loser && (i == 0 || b->drafts[i].chain >= b->drafts[i - 1].chain);
+        if (b->drafts[i].loser) continue;
+        kept++;
+        atoms += s->residues[i].atoms;
+        s->chains[b->drafts[i].chain].residues++;
     }
-    s->residues = malloc((size_t)(kept_residues ? kept_residues : 1) * sizeof *s->residues);
-    s->atoms = malloc((size_t)(kept_atoms ? kept_atoms : 1) * sizeof *s->atoms);
-    int64_t *at = malloc((size_t)(a->n_drafts ? a->n_drafts : 1) * sizeof *at);    /* final index of each draft */
-    int64_t *next = malloc((size_t)(s->n_chains ? s->n_chains : 1) * sizeof *next);
-    if (!s->residues || !s->atoms || !at || !next) { status = mf__fail(MF_ENOMEM, "structure.read: '%s': no memory", a->in->path); goto out; }
-    s->n_residues = s->residue_room = kept_residues;
-    s->n_atoms = s->atom_room = kept_atoms;
-    int64_t first = 0;
-    for (int64_t c = 0; c < s->n_chains; c++) {
-        s->chains[c].first_residue = next[c] = first;
-        first += s->chains[c].residues;
+    for (int64_t c = 0, first = 0; c < s->n_chains; first += s->chains[c++].residues) s->chains[c].first_residue = first;
+    if (ordered) return MF_OK;
+
+    mf__residue *residues = malloc((size_t)(kept ? kept : 1) * sizeof *residues);
+    int64_t *next = malloc((size_t)(s->n_chains + 1) * sizeof *next);
+    int32_t *at = malloc((size_t)(total + 1) * sizeof *at), *to = malloc((size_t)(s->n_atoms + 1) * sizeof *to);
+    if (!residues || !next || !at || !to) { status = no_memory(rows); goto out; }
+    for (int64_t c = 0; c < s->n_chains; c++) next[c] = s->chains[c].first_residue;
+    for (int64_t i = 0; i < total; i++) {
+        at[i] = b->drafts[i].loser ? -1 : (int32_t)next[b->drafts[i].chain]++;
+        if (at[i] >= 0) residues[at[i]] = s->residues[i];
     }
-    for (int64_t i = 0; i < a->n_drafts; i++) {
-        draft *d = &a->drafts[i];
-        if (d->loser) continue;
-        at[i] = next[d->chain]++;
-        d->residue.atoms = d->tracks;
-        d->residue.code = a->kinds[d->residue.name].code;
-        if (!a->in->labelled || !d->polymer) d->residue.label = d->polymer;    /* numbered below */
-        s->residues[at[i]] = d->residue;
+    for (int64_t r = 0, first = 0; r < kept; r++) {
+        residues[r].first_atom = first;
+        first += residues[r].atoms;
+        residues[r].atoms = 0;    /* counts up again as the atoms arrive */
     }
-    for (int64_t c = 0; c < s->n_chains && !a->in->labelled; c++) {
-        int label = 0;
-        for (int64_t r = 0; r < s->chains[c].residues; r++) {
-            mf__residue *residue = &s->residues[s->chains[c].first_residue + r];
-            if (residue->label) residue->label = ++label;
-        }
+    for (int64_t i = 0; i < b->n_runs; i++) {
+        const mf__run *run = &b->runs[i];
+        mf__residue *r = at[run->residue] < 0 ? NULL : &residues[at[run->residue]];
+        for (int64_t k = 0; k < run->atoms; k++) to[run->first + k] = r ? (int32_t)(r->first_atom + r->atoms++) : -1;
     }
-    first = 0;
-    for (int64_t r = 0; r < s->n_residues; r++) {
-        s->residues[r].first_atom = first;
-        first += s->residues[r].atoms;
-        s->residues[r].atoms = 0;    /* counts up again as the atoms arrive */
-    }
-    for (int64_t i = 0; i < a->n_places; i++) {
-        const place *p = &a->places[i];
-        if (a->drafts[p->residue].loser) continue;
-        mf__residue *residue = &s->residues[at[p->residue]];
-        s->atoms[residue->first_atom + residue->atoms++] = a->in->rows[p->row].atom;
-    }
+    permute(s->atoms, to, s->n_atoms);
+    free(s->residues);
+    s->residues = residues;
+    s->n_residues = s->residue_room = kept;
+    s->n_atoms = atoms;
+    residues = NULL;
 out:
-    free(at);
+    free(residues);
     free(next);
+    free(at);
+    free(to);
     return status;
+}
+
+static void free_build(mf__build *b) {
+    if (!b) return;
+    free(b->drafts);
+    free(b->states);
+    free(b->runs);
+    free(b->chains.at);
+    free(b->residues.at);
+    free(b->places.at);
+    mf__map_free(&b->atoms);
+    free(b);
 }
 
 mf_status mf__assemble(mf__rows *rows) {
-    assembly a = {.in = rows, .s = rows->s};
-    mf_status status = MF_OK;
-    MF_TRY_OUT(describe_names(&a));
-    rows->s->records = rows->count;
-    for (int64_t i = 0; i < rows->count; i++) {
-        const mf__row *row = &rows->rows[i];
-        rows->s->alternates += row->atom.altloc != '\0';
-        if (rows->models && row->model > rows->models) continue;
-        MF_TRY_OUT(add_row(&a, i));
-        if (row->model > rows->s->models) rows->s->models = row->model;
-    }
-    if (rows->altlocs == MF_ALTLOC_BEST) settle_rivals(&a);
-    MF_TRY_OUT(find_polymers(&a));
-    MF_TRY_OUT(lay_out(&a));
-out:
-    free(a.drafts);
-    free(a.places);
-    free(a.current);
-    free(a.segments);
-    free(a.flags);
-    free(a.kinds);
-    mf__map_free(&a.chains);
-    mf__map_free(&a.residues);
-    mf__map_free(&a.spots);
-    mf__map_free(&a.atoms);
-    return status;
+    mf_structure *s = rows->s;
+    MF_TRY(place(rows));
+    if (!rows->build) return MF_OK;
+    const int64_t total = s->n_residues;
+    if (rows->altlocs == MF_ALTLOC_BEST) settle_rivals(rows);
+    MF_TRY(mf__find_polymers(rows));
+    MF_TRY(put_in_order(rows));
+    free_build(rows->build);
+    rows->build = NULL;
+    rows->passed += total;
+    give_back((void **)&s->atoms, s->n_atoms, &s->atom_room, sizeof *s->atoms);
+    give_back((void **)&s->residues, s->n_residues, &s->residue_room, sizeof *s->residues);
+    return MF_OK;
+}
+
+void mf__rows_continue(mf__rows *rows, mf_structure *s) {
+    free_build(rows->build);
+    rows->build = NULL;
+    rows->s = s;
+    if (rows->n_facts > s->names.shared) rows->n_facts = s->names.shared;    /* other names will have these numbers */
+}
+
+void mf__rows_free(mf__rows *rows) {
+    free_build(rows->build);
+    free(rows->facts);
 }

@@ -29,6 +29,8 @@ struct mf__source {
     z_stream z;
     unsigned char *at;             /* plain: what is still ahead */
     int64_t ahead;
+    char *head;                    /* what was looked at before it is read */
+    int64_t head_bytes, head_given;
     unsigned char input[AHEAD];
 };
 
@@ -181,7 +183,18 @@ static mf_status inflated(int64_t *got, mf__source *s, void *data, int64_t room)
     return MF_OK;
 }
 
+/* From the head, or nothing. */
+static int64_t take_head(mf__source *s, void *data, int64_t room) {
+    int64_t n = s->head_bytes - s->head_given;
+    if (n > room) n = room;
+    if (n > 0 && data) memcpy(data, s->head + s->head_given, (size_t)n);
+    s->head_given += n;
+    return n;
+}
+
 mf_status mf__source_read(int64_t *got, mf__source *s, void *data, int64_t room) {
+    *got = take_head(s, data, room);
+    if (*got) return MF_OK;
     unsigned char probe;    /* at the limit, one byte of room tells the end from more text */
     int full = s->given >= s->limit;
     if (full) data = &probe, room = 1;
@@ -192,7 +205,24 @@ mf_status mf__source_read(int64_t *got, mf__source *s, void *data, int64_t room)
     return MF_OK;
 }
 
+mf_status mf__source_peek(const char **at, int64_t *bytes, mf__source *s, int64_t wanted) {
+    mf_assert(!s->head);
+    char *head = malloc((size_t)wanted);
+    if (!head) return mf__fail(MF_ENOMEM, "file.read: '%s': no memory", s->name);
+    mf_status status = MF_OK;
+    int64_t have = 0;
+    for (int64_t got = 1; status == MF_OK && got && have < wanted; have += got) status = mf__source_read(&got, s, head + have, wanted - have);
+    if (status != MF_OK) {
+        free(head);
+        return status;
+    }
+    *at = s->head = head;
+    *bytes = s->head_bytes = have;
+    return MF_OK;
+}
+
 mf_status mf__source_skip(mf__source *s, int64_t bytes) {
+    bytes -= take_head(s, NULL, bytes);
     int64_t ahead = s->gzip ? 0 : bytes < s->ahead ? bytes : s->ahead;
     s->at += ahead;
     s->ahead -= ahead;
@@ -223,6 +253,7 @@ void mf__source_close(mf__source *s) {
     if (!s) return;
     if (s->gzip) inflateEnd(&s->z);
     if (s->fd >= 0) close(s->fd);
+    free(s->head);
     free(s->name);
     free(s);
 }

@@ -11,6 +11,8 @@ mf_status mf__source_open(mf__source **out, const char *path, int64_t offset, in
 mf_status mf__source_memory(mf__source **out, const void *data, int64_t bytes, const char *name, int64_t limit);
 /* *got is at most `room` (> 0), and 0 at the end alone. After a failure the source can only be closed. */
 mf_status mf__source_read(int64_t *got, mf__source *s, void *data, int64_t room);
+/* The first bytes of the text, `wanted` at most, which will be read all the same. Before any read or skip, once. */
+mf_status mf__source_peek(const char **at, int64_t *bytes, mf__source *s, int64_t wanted);
 /* Passes over `bytes`: by seeking where that is possible. Fewer that are left are no error: the next read says so. */
 mf_status mf__source_skip(mf__source *s, int64_t bytes);
 const char *mf__source_name(const mf__source *s);

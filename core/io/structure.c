@@ -1,6 +1,7 @@
 /* structure.c: structures in memory: building, looking, and taking atoms out as tensors. */
 #include "structure.h"
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,16 +24,76 @@ mf_status mf_structure_create(mf_structure **out, const char *id, const char *ti
     return MF_OK;
 }
 
+/* What structures of one file have in common. It does not change once it is shared, so that threads may hold some each. */
+struct mf__header {
+    atomic_int users;
+    mf__names names;
+    mf__entity *entities;
+    int32_t *monomers;
+    mf__assembly *assemblies;
+};
+
+static void release_header(mf__header *h) {
+    if (!h || atomic_fetch_sub(&h->users, 1) > 1) return;
+    mf__names_free(&h->names);
+    free(h->entities);
+    free(h->monomers);
+    free(h->assemblies);
+    free(h);
+}
+
 void mf_structure_release(mf_structure *s) {
     if (!s) return;
     mf__names_free(&s->names);
+    mf__map_free(&s->entity_of);
     free(s->chains);
     free(s->residues);
     free(s->atoms);
-    free(s->entities);
-    free(s->monomers);
-    free(s->assemblies);
+    if (!s->header || s->entities != s->header->entities) free(s->entities);
+    if (!s->header || s->monomers != s->header->monomers) free(s->monomers);
+    if (!s->header || s->assemblies != s->header->assemblies) free(s->assemblies);
+    release_header(s->header);
     free(s);
+}
+
+mf_status mf__share_header(mf_structure *s) {
+    mf_assert(!s->header);
+    mf__header *h = calloc(1, sizeof *h);
+    if (!h) return mf__fail(MF_ENOMEM, "structure.read: no memory");
+    atomic_init(&h->users, 1);
+    h->names = s->names;
+    mf__names_on(&s->names, &h->names);
+    h->entities = s->entities;
+    h->monomers = s->monomers;
+    h->assemblies = s->assemblies;
+    s->entity_room = s->monomer_room = s->assembly_room = 0;
+    s->header = h;
+    return MF_OK;
+}
+
+mf_status mf__structure_like(mf_structure **out, const mf_structure *s) {
+    *out = malloc(sizeof **out);
+    if (!*out) return mf__fail(MF_ENOMEM, "structure.read: no memory");
+    **out = (mf_structure){
+        .header = s->header, .id = s->id, .title = s->title, .method = s->method, .date = s->date, .space_group = s->space_group,
+        .resolution = s->resolution, .entities = s->header->entities, .monomers = s->header->monomers, .assemblies = s->header->assemblies,
+        .n_entities = s->n_entities, .n_monomers = s->n_monomers, .n_assemblies = s->n_assemblies,
+    };
+    memcpy((*out)->cell, s->cell, sizeof s->cell);
+    mf__names_on(&(*out)->names, &s->header->names);
+    atomic_fetch_add(&s->header->users, 1);
+    return MF_OK;
+}
+
+/* mf__reserve for one of the three arrays that may be the header's. */
+static mf_status reserve_own(void **items, const void *shared, int64_t count, int64_t *room, size_t size) {
+    if (!shared || *items != shared) return mf__reserve(items, count, room, size);
+    void *copy = malloc((size_t)(2 * count + 16) * size);
+    if (!copy) return mf__fail(MF_ENOMEM, "structure: no memory for %lld items", (long long)(2 * count + 16));
+    memcpy(copy, shared, (size_t)count * size);
+    *items = copy;
+    *room = 2 * count + 16;
+    return MF_OK;
 }
 
 /* A name of the caller's: text without control characters (they would break the lines of a file). */
@@ -146,6 +207,12 @@ int mf_structure_cell(double *cell, const mf_structure *s) {
     return s->cell[0] > 0;
 }
 
+int mf__set_cell(mf_structure *s, const double cell[6]) {
+    int is_none = cell[0] == 1 && cell[1] == 1 && cell[2] == 1;
+    if (!is_none) memcpy(s->cell, cell, sizeof s->cell);
+    return !is_none;
+}
+
 static mf_status check_index(const char *what, int64_t i, int64_t count) {
     if (i >= 0 && i < count) return MF_OK;
     return mf__fail(MF_EVALUE, "structure.%s: there is no %s %lld, the structure has %lld", what, what, (long long)i + 1, (long long)count);
@@ -192,20 +259,22 @@ mf_status mf_structure_assembly(const mf_structure *s, int64_t i, int *oligomeri
 
 mf_status mf__find_entity(mf__entity **out, mf_structure *s, const char *id, int64_t bytes) {
     int32_t name;
+    int64_t *found;
     MF_TRY(mf__names_add(&s->names, &name, id, bytes));
-    for (int64_t i = s->n_entities - 1; i >= 0; i--) {    /* sequences come an entity after the other: the last is asked for most */
-        *out = &s->entities[i];
-        if ((*out)->id == name) return MF_OK;
-    }
-    MF_TRY(mf__reserve((void **)&s->entities, s->n_entities, &s->entity_room, sizeof *s->entities));
-    *out = &s->entities[s->n_entities++];
+    MF_TRY(reserve_own((void **)&s->entities, s->header ? s->header->entities : NULL, s->n_entities, &s->entity_room, sizeof *s->entities));
+    for (int64_t i = s->entity_of.count; i < s->n_entities; i++)    /* those of a shared header */
+        MF_TRY(mf__map_get(&s->entity_of, &found, (mf__key){(uint64_t)s->entities[i].id, 0, 0}, i));
+    MF_TRY(mf__map_get(&s->entity_of, &found, (mf__key){(uint64_t)name, 0, 0}, s->n_entities));
+    *out = &s->entities[*found];
+    if (*found < s->n_entities) return MF_OK;
+    s->n_entities++;
     **out = (mf__entity){.id = name, .first_monomer = s->n_monomers};
     return MF_OK;
 }
 
 mf_status mf__add_monomer(mf_structure *s, mf__entity *entity, const char *name, int64_t bytes) {
     if (entity->monomers == 0) entity->first_monomer = s->n_monomers;
-    MF_TRY(mf__reserve((void **)&s->monomers, s->n_monomers, &s->monomer_room, sizeof *s->monomers));
+    MF_TRY(reserve_own((void **)&s->monomers, s->header ? s->header->monomers : NULL, s->n_monomers, &s->monomer_room, sizeof *s->monomers));
     MF_TRY(mf__names_add(&s->names, &s->monomers[s->n_monomers], name, bytes));
     s->n_monomers++;
     entity->monomers++;
@@ -213,7 +282,7 @@ mf_status mf__add_monomer(mf_structure *s, mf__entity *entity, const char *name,
 }
 
 mf_status mf__add_assembly(mf__assembly **out, mf_structure *s, const char *id, int64_t bytes) {
-    MF_TRY(mf__reserve((void **)&s->assemblies, s->n_assemblies, &s->assembly_room, sizeof *s->assemblies));
+    MF_TRY(reserve_own((void **)&s->assemblies, s->header ? s->header->assemblies : NULL, s->n_assemblies, &s->assembly_room, sizeof *s->assemblies));
     *out = &s->assemblies[s->n_assemblies];
     **out = (mf__assembly){0};
     MF_TRY(mf__names_add(&s->names, &(*out)->id, id, bytes));

@@ -2,9 +2,8 @@
  *
  *     models > chains > residues > atoms, four flat arrays; each level names the range of the next
  *
- * A reader appends one mf__row per atom record, in file order, and mf__assemble makes the structure of them: it
- * groups rows into chains and residues wherever they lie in the file, keeps one location per atom, and decides
- * what is polymer. Strings are numbers of `names`. */
+ * A reader hands over one mf__row per atom record, in file order; it goes into the structure at once (rows.c). mf__assemble
+ * decides what is polymer and puts residues and atoms in order. Strings are numbers of `names`. */
 #ifndef MF_IO_STRUCTURE_H
 #define MF_IO_STRUCTURE_H
 #include "names.h"
@@ -44,8 +43,11 @@ typedef struct mf__assembly {
     int count;                    /* oligomeric_count, 0 where absent */
 } mf__assembly;
 
+typedef struct mf__header mf__header;
 struct mf_structure {
     mf__names names;
+    mf__header *header;           /* what `names` stands on, and whose entities, monomers and assemblies are used; or NULL */
+    mf__map entity_of;            /* of a name: the entity with that id */
     int32_t id, title, method, date, space_group;
     double resolution;            /* angstrom, 0 where absent */
     double cell[6];               /* angstrom and degrees; a is 0 where absent */
@@ -62,47 +64,72 @@ struct mf_structure {
     int64_t chain_room, residue_room, atom_room;
 };
 
+/* An atom record on its way into the structure. */
 typedef struct mf__row {
     mf__atom atom;
     int32_t chain, asym, entity, residue;   /* names */
     int model;                        /* from 1 */
     int number, label;                /* label 0: absent */
     char insertion;
-    unsigned char hetero, ter;        /* ter: a TER record follows */
+    unsigned char hetero;
 } mf__row;
 
-typedef struct mf__parent { int32_t name; mf__kind kind; } mf__parent;       /* a modified residue of this file */
-typedef struct mf__polymer { int32_t entity; int polymer; } mf__polymer;     /* _entity_poly */
+/* What is known of a name, by its number; all zero where nothing is. */
+typedef struct mf__fact {
+    int64_t residue;                  /* the last residue with an atom of the name, counted over all pieces, + 1 */
+    int32_t atom;                     /* that atom */
+    int32_t chain_entity, entity;     /* what PDB's header declares of a chain id and a residue name: an entity's number + 1 */
+    unsigned char flags;              /* what an atom of that name says of its residue */
+    unsigned char knows_flags, knows_kind;
+    signed char polymer;              /* of an entity's id: _entity_poly's type, MF_POLYMER_ */
+    mf__kind kind;                    /* of a residue's name */
+} mf__fact;
 
+typedef struct mf__build mf__build;
 typedef struct mf__rows {
-    mf_structure *s;              /* names are added here while reading */
-    const char *path;             /* for error texts */
-    mf__row *rows;
-    mf__parent *parents;
-    mf__polymer *polymers;
-    int64_t count, room, n_parents, parent_room, n_polymers, polymer_room;
-    int labelled;                 /* the file says which residues are of a polymer (label_seq_id) */
-    int altlocs;                  /* MF_ALTLOC_ */
-    int models;                   /* later ones are left out; 0: none are */
+    mf_structure *s;                  /* what is being made */
+    const char *path;                 /* for error texts */
+    int64_t count;                    /* atom records so far, those of earlier pieces too */
+    int labelled;                     /* the file says which residues are of a polymer (label_seq_id) */
+    int declared;                     /* PDB's header says which entity a chain or a ligand is of */
+    int32_t water;                    /* the entity of water that it declares, number + 1 */
+    int altlocs;                      /* MF_ALTLOC_ */
+    int models;                       /* later ones are left out; 0: none are */
+    int ended;                        /* the chain of the piece that comes had its TER already */
+    mf__fact *facts;
+    int64_t n_facts, fact_room;
+    int64_t passed;                   /* residues of earlier pieces */
+    mf__build *build;
+    mf__row row;                      /* the last, which is not in the structure yet */
+    int pending;
 } mf__rows;
 
+/* A row to be filled in, all zero; it goes into the structure when the next one is asked for. */
 mf_status mf__rows_add(mf__rows *rows, mf__row **out);
+mf_status mf__rows_ter(mf__rows *rows);    /* the chain of the last row ends here */
 mf_status mf__rows_add_parent(mf__rows *rows, const char *name, int64_t bytes, const char *parent, int64_t parent_bytes);
 mf_status mf__rows_add_polymer(mf__rows *rows, int32_t entity, int polymer);
+mf_status mf__rows_fact(mf__rows *rows, mf__fact **out, int32_t name);    /* stands until another is asked for */
+mf_status mf__rows_kind(mf__rows *rows, mf__kind *out, int32_t name);      /* of a residue's name: known, or what the file says of it */
+mf_status mf__assemble(mf__rows *rows);    /* after the last row */
+/* A further structure is to be made of the rows that come: one that stands on the names of rows->s (mf__structure_like). */
+void mf__rows_continue(mf__rows *rows, mf_structure *s);
 void mf__rows_free(mf__rows *rows);
-mf_status mf__assemble(mf__rows *rows);
 
+/* The header of s moves to where structures like s share it: names so far, entities, monomers and assemblies. */
+mf_status mf__share_header(mf_structure *s);
+mf_status mf__structure_like(mf_structure **out, const mf_structure *s);    /* without chains; s has been shared */
+
+/* 0 for a cube of 1 angstrom, which says that there is no crystal. */
+int mf__set_cell(mf_structure *s, const double cell[6]);
 /* Entities, their sequences and assemblies, in the order of the file. An entity is made when it is first named. */
 mf_status mf__find_entity(mf__entity **out, mf_structure *s, const char *id, int64_t bytes);
 mf_status mf__add_monomer(mf_structure *s, mf__entity *entity, const char *name, int64_t bytes);    /* of the entity added to last */
 mf_status mf__add_assembly(mf__assembly **out, mf_structure *s, const char *id, int64_t bytes);
 
-/* Readers: `text` has no zero bytes and ends with one. */
-mf_status mf__read_pdb(mf__rows *rows, const char *text, int64_t bytes);
-mf_status mf__read_mmcif(mf__rows *rows, const char *text, int64_t bytes);
-
 /* Room for one more element at the end of an array; the old block survives a failure. */
 mf_status mf__reserve(void **items, int64_t count, int64_t *room, size_t size);
+int mf__is_element(const char *symbol, int64_t bytes);    /* in capitals */
 /* "N" of "NA" is not sodium: the symbol that an atom name in PDB columns 13-16 stands for, as a name number. */
 mf_status mf__guess_element(int32_t *out, mf__names *names, const char columns[4], const char *residue, int hetero);
 #endif

@@ -119,6 +119,7 @@ function Structure:save_trajectory(path, which, format)
 end
 
 --- Reading, building and writing structures of any kind: see moonfold.structure_file.
-M.read, M.parse, M.build, M.from_atoms, M.writer = file.read, file.parse, file.build, file.from_atoms, file.writer
+M.read, M.parse, M.chains = file.read, file.parse, file.chains
+M.build, M.from_atoms, M.writer = file.build, file.from_atoms, file.writer
 
 return M

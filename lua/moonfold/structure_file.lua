@@ -9,6 +9,8 @@
 --     local s = structure.read "1abc.cif.gz"          -- plain or gzip, PDB or mmCIF, told apart by content
 --     s.id, s.title, s.method, s.date                 -- strings, "" where absent; the date is yyyy-mm-dd
 --     s.resolution                                    -- angstrom, nil where absent
+--     s.cell, s.space_group                           -- a, b, c in angstrom, three angles in degrees; nil where absent
+--     s:entities(), s:assemblies()                    -- what the file says its chains and ligands are
 --     for _, chain in ipairs(s:chains(1)) do          -- of model 1; without an argument, of all models
 --       chain.index, chain.id, chain.entity, chain.model
 --       chain.polymer                                 -- "protein", "rna", "dna" or "none"
@@ -34,6 +36,7 @@ local M = {}
 local Structure = {}
 
 local POLYMERS = { [0] = "none", "protein", "rna", "dna" }
+local ENTITIES = { [0] = "unknown", "polymer", "non-polymer", "branched", "water", "macrolide" }
 local FORMATS = { auto = 0, pdb = 1, mmcif = 2, bcif = 3 }
 local ALTLOCS = { best = 0, all = 1 }
 
@@ -72,8 +75,12 @@ function M.adopt(handle)
   local function text(what) return ffi.string(C.mf_structure_text(handle, what, 0)) end
   s.id, s.title = text(C.MF_TEXT_ID), text(C.MF_TEXT_TITLE)
   s.method, s.date = text(C.MF_TEXT_METHOD), text(C.MF_TEXT_DATE)
-  local resolution = C.mf_structure_resolution(handle)
+  local resolution, cell = C.mf_structure_resolution(handle), ffi.new "double[6]"
   if resolution > 0 then s.resolution = resolution end
+  if C.mf_structure_cell(cell, handle) ~= 0 then
+    s.cell, s.space_group = {}, text(C.MF_TEXT_SPACE_GROUP)
+    for i = 1, 6 do s.cell[i] = cell[i - 1] end
+  end
   return s
 end
 
@@ -101,6 +108,32 @@ function M.parse(text, o, name)
   local out = ffi.new "mf_structure *[1]"
   check(C.mf_structure_parse(out, text, #text, name or "text", params))
   return M.adopt(out[0])
+end
+
+--- Reads a file one chain at a time, in the memory of the largest chain: a whole ribosome, or a trajectory.
+-- Each step gives a structure of one polymer chain, or of ligands and water. In mmCIF it ends where `label_asym_id` or the model
+-- changes, in PDB at TER or where the chain id or the model does; a chain that comes back in the file is a further piece.
+-- Each has the title, entities and assemblies that the file names before its first atom.
+-- @tparam string path
+-- @tparam[opt] table|string o as for `read`
+-- @treturn function an iterator over Structures
+-- @usage for s in structure.chains "6zu5.cif.gz" do print(s:chains()[1].id, s:counts().atoms) end
+function M.chains(path, o)
+  local params = read_params(o)
+  local box, out = ffi.new "mf_chain_reader *[1]", ffi.new "mf_structure *[1]"
+  check(C.mf_chain_reader_open(box, path, params))
+  local reader = ffi.gc(box[0], C.mf_chain_reader_close)
+  return function()
+    if not reader then return nil end
+    local status = C.mf_chain_reader_next(out, reader)
+    if status ~= C.MF_OK or out[0] == nil then
+      C.mf_chain_reader_close(ffi.gc(reader, nil))
+      reader = nil
+      check(status)
+      return nil
+    end
+    return M.adopt(out[0])
+  end
 end
 
 Structure.__index = {}
@@ -132,7 +165,8 @@ local function residue_record(s, info, index)
   return {
     index = index + 1, name = text_of(s, C.MF_TEXT_RESIDUE, index), number = info.number, label = info.label,
     insertion = insertion, code = string.char(info.code), hetero = info.hetero ~= 0, polymer = info.label ~= 0,
-    first_atom = tonumber(info.first_atom) + 1, atoms = tonumber(info.atoms),
+    first_atom = tonumber(info.first_atom) + 1, atoms = tonumber(info.atoms), asym = text_of(s, C.MF_TEXT_ASYM, index),
+    entity = text_of(s, C.MF_TEXT_RESIDUE_ENTITY, index),
   }
 end
 
@@ -168,10 +202,44 @@ function methods.chains(s, model)
   return list
 end
 
+--- What the file says its chains and ligands are. mmCIF always does; PDB by COMPND, SEQRES and HETNAM.
+-- @treturn table a list of `id`, `kind` ("polymer", "non-polymer", "branched", "water", "macrolide", "unknown"), `polymer`
+-- ("protein", "rna", "dna", "none"), `description`, `monomers`: the names of its whole sequence, which labels count along
+-- @usage for _, e in ipairs(s:entities()) do print(e.id, e.kind, e.description, #e.monomers) end
+function methods.entities(s)
+  local list, info, n = {}, ffi.new "mf_entity_info", ffi.new "mf_structure_counts"
+  C.mf_structure_count(s.handle, n)
+  for i = 0, tonumber(n.entities) - 1 do
+    check(C.mf_structure_entity(s.handle, i, info))
+    local monomers, first = {}, tonumber(info.first_monomer)
+    for k = 1, tonumber(info.monomers) do monomers[k] = text_of(s, C.MF_TEXT_MONOMER, first + k - 1) end
+    list[i + 1] = {
+      id = text_of(s, C.MF_TEXT_ENTITY_ID, i), kind = ENTITIES[info.kind], polymer = POLYMERS[info.polymer],
+      description = text_of(s, C.MF_TEXT_ENTITY_NAME, i), monomers = monomers,
+    }
+  end
+  return list
+end
+
+--- The biological assemblies that the file names.
+-- @treturn table a list of `id`, `details` ("author_defined_assembly"), `oligomer` ("dimeric"), `count` (nil where absent)
+function methods.assemblies(s)
+  local list, count, n = {}, ffi.new "int[1]", ffi.new "mf_structure_counts"
+  C.mf_structure_count(s.handle, n)
+  for i = 0, tonumber(n.assemblies) - 1 do
+    check(C.mf_structure_assembly(s.handle, i, count))
+    list[i + 1] = {
+      id = text_of(s, C.MF_TEXT_ASSEMBLY, i), details = text_of(s, C.MF_TEXT_ASSEMBLY_DETAILS, i),
+      oligomer = text_of(s, C.MF_TEXT_OLIGOMER, i), count = count[0] > 0 and count[0] or nil,
+    }
+  end
+  return list
+end
+
 --- Every residue of a chain, ligands and waters too.
 -- @tparam number chain its index, from 1
 -- @treturn table a list of `index`, `name`, `number`, `label` (0 outside the polymer), `insertion`, `code`, `hetero`,
--- `polymer`, `first_atom`, `atoms`
+-- `polymer`, `first_atom`, `atoms`, `asym` (label_asym_id), `entity`
 function methods.residues(s, chain)
   local info, residue, list = ffi.new "mf_chain_info", ffi.new "mf_residue_info", {}
   check(C.mf_structure_chain(s.handle, chain - 1, info))
@@ -182,7 +250,7 @@ end
 
 --- The atoms of one residue.
 -- @tparam number residue its index, from 1
--- @treturn table a list of `name`, `element`, `x`, `y`, `z`, `occupancy`, `b`, `altloc`, `serial`
+-- @treturn table a list of `name`, `element`, `x`, `y`, `z`, `occupancy`, `b`, `altloc`, `serial`, `charge`
 function methods.residue_atoms(s, residue)
   local info, atom, list = ffi.new "mf_residue_info", ffi.new "mf_atom_info", {}
   check(C.mf_structure_residue(s.handle, residue - 1, info))
@@ -191,7 +259,7 @@ function methods.residue_atoms(s, residue)
     check(C.mf_structure_atom(s.handle, a, atom))
     list[#list + 1] = {
       name = text_of(s, C.MF_TEXT_ATOM, a), element = text_of(s, C.MF_TEXT_ELEMENT, a), x = atom.x, y = atom.y, z = atom.z,
-      occupancy = atom.occupancy, b = atom.b, serial = atom.serial,
+      occupancy = atom.occupancy, b = atom.b, serial = atom.serial, charge = atom.charge,
       altloc = atom.altloc ~= 0 and atom.altloc ~= 32 and string.char(atom.altloc) or "",
     }
   end

@@ -54,7 +54,7 @@ void free(void *p) {
 }
 
 static char tar_path[4096], bcif_path[4096], path[4096], text_path[4096], pdb_path[4096], cif_path[4096];
-static char npy_path[4096], npz_path[4096];
+static char entry_path[4096], npy_path[4096], npz_path[4096];
 static mf_ctx *ctx;
 static mf_tensor *w, *turned;     /* turned: (3, 3), not contiguous */
 static mf_archive *stored;        /* two rows of three */
@@ -268,9 +268,28 @@ static mf_status stream_mmcif(results *r) { (void)r; return stream(cif_path, fol
 static mf_status read_pdb(results *r) { return mf_structure_read(&r->structure, pdb_path, NULL); }
 static mf_status read_mmcif(results *r) { return mf_structure_read(&r->structure, cif_path, NULL); }
 
-static mf_status parse(results *r) {
-    static const char text[] = "ATOM      1  CA  GLY A   1       1.000   2.000   3.000  1.00  0.00           C\nEND\n";
-    return mf_structure_parse(&r->structure, text, sizeof text - 1, "text", NULL);
+/* Sequences, molecules and ligands; locations; a chain that comes back; a residue of another name, and one that goes on after others. */
+#define ATOM(name, alt, residue, place, x) "ATOM      1  " name alt residue " " place "      " x "   2.000   3.000  0.50  0.00           C\n"
+static const char entry[] =
+    "COMPND    MOL_ID: 1; MOLECULE: X; CHAIN: A\nSEQRES   1 A    4  ALA GLY SER VAL\nSEQRES   1 B    1  GLY\nHETNAM     XYZ A LIGAND\n"
+    "REMARK 350 BIOMOLECULE: 1\nREMARK 350 AUTHOR DETERMINED BIOLOGICAL UNIT: DIMERIC\nMODRES 1ABC QQQ A    1  ALA\n"
+    ATOM("CA ", " ", "QQQ", "A   1", " 1.000") ATOM("CA ", " ", "GLY", "B   1", " 2.000") "TER\n" ATOM("CA ", "A", "SER", "A   3", " 3.000")
+    ATOM("CA ", "B", "VAL", "A   3", " 4.000") ATOM("CB ", "A", "SER", "A   3", " 5.000") ATOM("CA ", " ", "VAL", "A   9", " 6.000") "TER\n"
+    "HETATM    1  O   HOH A   9       7.000   2.000   3.000  1.00  0.00           O\nEND\n";
+
+static mf_status parse(results *r) { return mf_structure_parse(&r->structure, entry, sizeof entry - 1, "text", NULL); }
+
+static mf_status read_chains(results *r, const char *file) {
+    mf_chain_reader *reader;
+    mf_status status = mf_chain_reader_open(&reader, file, NULL);
+    if (status != MF_OK) return status;
+    do {
+        mf_structure_release(r->structure);
+        r->structure = NULL;
+        status = mf_chain_reader_next(&r->structure, reader);
+    } while (status == MF_OK && r->structure);
+    mf_chain_reader_close(reader);
+    return status;
 }
 
 static mf_status read_bcif(results *r) { return mf_structure_read(&r->structure, bcif_path, NULL); }
@@ -298,6 +317,8 @@ static mf_status tar_walk(results *r) {
     }
     return status;
 }
+static mf_status chains_pdb(results *r) { return read_chains(r, entry_path); }
+static mf_status chains_mmcif(results *r) { return read_chains(r, cif_path); }
 
 static mf_status dssp(results *r) {
     static char letters[4096];
@@ -418,6 +439,8 @@ int main(int argc, char **argv) {
     snprintf(tar_path, sizeof tar_path, "%s/a.tar", argv[1]);
     snprintf(npy_path, sizeof npy_path, "%s/a.npy", argv[1]);
     snprintf(npz_path, sizeof npz_path, "%s/a.npz", argv[1]);
+    snprintf(entry_path, sizeof entry_path, "%s/entry.pdb", argv[1]);
+    if (mf_file_replace(entry_path, entry, sizeof entry - 1) != MF_OK) return 2;
     results r = {NULL};
     if (mf_ctx_open(&ctx) != MF_OK || build(&r) != MF_OK || fold() != MF_OK) return 2;
     if (mf_tensor_full(&w, ctx, MF_CPU, MF_FLOAT32, 2, (int64_t[]){2, 3}, 1) != MF_OK) return 2;
@@ -447,6 +470,7 @@ int main(int argc, char **argv) {
               walk("mf_structure_read pdb", read_pdb) | walk("mf_structure_read mmcif", read_mmcif) | walk("mf_structure_parse", parse) |
               walk("mf_structure_read bcif", read_bcif) | walk("mf_cif_read text", cif_read) | walk("mf_cif_read binary", cif_read_binary) |
               walk("mf_cif_parse", cif_parse) | walk("mf_tar_open", tar_open) | walk("mf_tar_next and mf_tar_read", tar_walk) |
+              walk("mf_chain_reader_open mf_chain_reader_next pdb", chains_pdb) | walk("mf_chain_reader_open mf_chain_reader_next mmcif", chains_mmcif) |
               walk("mf_structure_dssp", dssp) | walk("mf_backbone_dssp", backbone_dssp) | walk("mf_structure_gyration", gyration) |
               walk("mf_structure_contacts", contacts) | walk("mf_structure_clashes", clashes) |
               walk("mf_structure_base_pairs", base_pairs) | walk("mf_image_png", image_png);

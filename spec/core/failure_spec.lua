@@ -257,13 +257,14 @@ because("is for a GPU alone: spec/cuda/graph_spec.lua",
 because("frees", [[mf_cif_release mf_tar_close
   mf_ctx_release mf_tensor_release mf_tensor_drop mf_walk_end mf_packing_release mf_archive_close
   mf_row_reader_close mf_file_free mf_process_release mf_process_kill mf_process_close_input mf_archive_stream_abandon
-  mf_structure_release mf_graph_release]])
+  mf_structure_release mf_chain_reader_close mf_graph_release]])
 because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
   mf_archive_tensor mf_archive_rows mf_row_reader_open mf_row_reader_submit mf_structure_atoms]])
 because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_archive_open mf_archive_write mf_file_read
   mf_file_replace mf_file_move mf_file_inflate mf_file_sha256 mf_process_start mf_process_write mf_process_line mf_process_poll mf_process_wait
   mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append mf_archive_stream_put
   mf_archive_stream_copy mf_archive_stream_commit mf_structure_read mf_structure_parse mf_structure_create mf_structure_add_chain
+  mf_chain_reader_open mf_chain_reader_next
   mf_structure_add_residue mf_structure_add_atom mf_structure_write mf_structure_dssp mf_backbone_dssp mf_structure_gyration
   mf_structure_contacts mf_structure_clashes mf_structure_base_pairs mf_image_png mf_cif_read mf_cif_parse mf_tar_open mf_tar_next
   mf_tar_read]])
