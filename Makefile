@@ -262,12 +262,18 @@ check-gpu-sanitize: all $(BUILD)/sanitize ## run every operator on the GPU under
 check-long: check ## everything, the slow specs too
 	$(Q)MOONFOLD_BUILD=$(BUILD) MOONFOLD_LONG=1 busted --lua=luajit
 	$(Q)$(CHECK) check-chemistry
+	$(Q)$(CHECK) check-structures
 	$(Q)$(CHECK) check-threads
 	$(Q)$(CHECK) check-torch
 
 .PHONY: check-torch
 check-torch: cpu ## hold checkpoints against PyTorch, where a python3 has it
 	$(Q)LUA_PATH='lua/?.lua;lua/?/init.lua;;' MOONFOLD_LIBRARY=$(LIBRARY) $(BUILD)/moonfold spec/tools/torch_roundtrip.lua $(PYTHON)
+
+.PHONY: check-structures
+check-structures: cpu ## hold what is read of every file of ../shared/data against gemmi, and labels along SEQRES against mmCIF's
+	$(Q)for tool in gemmi_counts seqres; do LUA_PATH='lua/?.lua;lua/?/init.lua;;' MOONFOLD_LIBRARY=$(LIBRARY) \
+	    $(BUILD)/moonfold spec/tools/$$tool.lua || exit 1; done
 
 .PHONY: check-chemistry
 check-chemistry: cpu ## hold secondary structure against mkdssp, torsions against gemmi, rebuilt backbones against ../shared/data

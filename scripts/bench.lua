@@ -13,7 +13,7 @@ local options = require "moonfold.options"
 
 local known = {
   "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "profile", "overhead",
-  "rows", "agreement", "batches",
+  "rows", "agreement", "batches", "structures",
 }
 
 local o = command.parse(arg, {
@@ -22,7 +22,7 @@ local o = command.parse(arg, {
   { "lengths", "integers", options.OPTIONAL, "residues; each case has its own by default" },
   { "batches", "paths", options.OPTIONAL, "packs, as 39x512, or 64x64-512 for lengths between; on a GPU 39x512" },
   { "widths", "paths", options.OPTIONAL, "of the kernel case: query and value, as 158x228" },
-  { "structures", "paths", options.OPTIONAL, "files whose longest chains the cases precision and agreement take" },
+  { "structures", "paths", options.OPTIONAL, "files: of the case structures, or whose longest chains precision and agreement take" },
   { "mode", "string", "flash_1d_bias", "of the profile case's model, or layer" },
   { "blocks", "integer", 6, "of the model" },
   { "node", "integer", 256, "channels of the model" },
