@@ -439,7 +439,7 @@ describe("clusters and splits", function()
     made.protein(folder .. "/in/1aaa.pdb", 10)
     made.protein(folder .. "/in/3ccc.pdb", 20)
     local _, _, set = prepare { clusters = text_file("clusters.txt", lines), split = "length", test_from = 15 }
-    assert.same({ 3, "train" }, { set:entry(1).cluster, set:entry(1).split })
+    assert.same({ 1, "train" }, { set:entry(1).cluster, set:entry(1).split })
     assert.same({ 3, "test" }, { set:entry(2).cluster, set:entry(2).split })
     local _, _, own = prepare { clusters = function(entry) return entry.length % 3 end }
     assert.same({ 1, 2 }, { own:entry(1).cluster, own:entry(2).cluster })
