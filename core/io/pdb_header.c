@@ -269,6 +269,7 @@ static mf_status read_token(mf__pdb_header *h, mf_structure *s, const char *p, c
 }
 
 static mf_status read_molecules(mf__pdb_header *h, mf_structure *s) {
+    if (h->compound_bytes == 0) return MF_OK;
     const char *p = h->compound, *end = p + h->compound_bytes;
     while (p < end) {
         const char *semicolon = memchr(p, ';', (size_t)(end - p)), *stop = semicolon ? semicolon : end;
