@@ -1,6 +1,6 @@
 /* rows.c: from the atom records of a file to a structure.
  *
- *   chain      all rows of one model and author chain id, wherever they lie; in order of first appearance
+ *   chain      all rows of one model and author chain id, wherever they lie; in order of models, then of first appearance
  *   residue    rows of one chain, number, insertion code, name (and label, asym). A residue may come in pieces (conformers one
  *              after the other, atoms after a TER); a piece that repeats an atom's location is another residue
  *   atom       of the locations of one name, the highest occupancy, then the first. Two residue names at one place
@@ -381,6 +381,33 @@ static void give_back(void **items, int64_t count, int64_t *room, size_t size) {
     *room = count;
 }
 
+/* Chains by model, where the file has a model's atoms in several places. */
+static mf_status sort_chains(mf__rows *rows) {
+    mf_structure *s = rows->s;
+    int sorted = 1;
+    for (int64_t c = 1; c < s->n_chains; c++) sorted &= s->chains[c].model >= s->chains[c - 1].model;
+    if (sorted) return MF_OK;
+
+    mf_status status = MF_OK;
+    int64_t *next = calloc((size_t)s->models + 2, sizeof *next);    /* where the next chain of each model goes */
+    int32_t *to = malloc((size_t)s->n_chains * sizeof *to);
+    mf__chain *chains = malloc((size_t)s->n_chains * sizeof *chains);
+    if (!next || !to || !chains) { status = no_memory(rows); goto out; }
+    for (int64_t c = 0; c < s->n_chains; c++) next[s->chains[c].model + 1]++;
+    for (int m = 1; m <= s->models; m++) next[m] += next[m - 1];
+    for (int64_t c = 0; c < s->n_chains; c++) {
+        to[c] = (int32_t)next[s->chains[c].model]++;
+        chains[to[c]] = s->chains[c];
+    }
+    for (int64_t i = 0; i < s->n_residues; i++) rows->build->drafts[i].chain = to[rows->build->drafts[i].chain];
+    memcpy(s->chains, chains, (size_t)s->n_chains * sizeof *chains);
+out:
+    free(next);
+    free(to);
+    free(chains);
+    return status;
+}
+
 /* Residues by chain, atoms by residue, each in order of first appearance. */
 static mf_status put_in_order(mf__rows *rows) {
     mf_structure *s = rows->s;
@@ -450,6 +477,7 @@ mf_status mf__assemble(mf__rows *rows) {
     const int64_t total = s->n_residues;
     if (rows->altlocs == MF_ALTLOC_BEST) settle_rivals(rows);
     MF_TRY(mf__find_polymers(rows));
+    MF_TRY(sort_chains(rows));
     MF_TRY(put_in_order(rows));
     free_build(rows->build);
     rows->build = NULL;

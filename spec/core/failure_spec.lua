@@ -261,7 +261,8 @@ because("frees", [[mf_cif_release mf_tar_close
 because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
   mf_archive_tensor mf_archive_rows mf_row_reader_open mf_row_reader_submit mf_structure_atoms]])
 because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_archive_open mf_archive_write mf_file_read
-  mf_file_replace mf_file_move mf_file_inflate mf_file_sha256 mf_process_start mf_process_write mf_process_line mf_process_poll mf_process_wait
+  mf_file_replace mf_file_move mf_file_inflate mf_file_sha256 mf_process_start mf_process_write mf_process_line mf_process_poll
+  mf_process_wait
   mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append mf_archive_stream_put
   mf_archive_stream_copy mf_archive_stream_commit mf_structure_read mf_structure_parse mf_structure_create mf_structure_add_chain
   mf_chain_reader_open mf_chain_reader_next

@@ -129,7 +129,7 @@ describe("residues in SEQRES", function()
     local started = os.clock()
     local s = structure.parse(seqres("A", table.concat(names, " ")) .. table.concat(text))
     assert.are.equal(60000, s:counts().residues)
-    assert.is_true(os.clock() - started < 5)
+    assert.is_true(os.clock() - started < 60)    -- 3.6e9 alignments of one residue would take longer
   end)
 end)
 

@@ -35,6 +35,17 @@ describe("reading a structure", function()
     assert.equal("N0 CAB2 C3", positions(s))
   end)
 
+  it("has the chains of a model together, wherever the file has them", function()
+    local rows = { "1 N A 1 1", "2 N A 2 2", "3 N B 1 3", "4 N A 2 4", "5 N A 1 5" }
+    local s = structure.parse("data_x\nloop_\n_atom_site.id\n_atom_site.label_atom_id\n_atom_site.auth_asym_id\n"
+      .. "_atom_site.pdbx_PDB_model_num\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n_atom_site.label_alt_id\n"
+      .. table.concat(rows, " 0 0 .\n") .. " 0 0 .\n", { altlocs = "all" })
+    local models = {}
+    for i, chain in ipairs(s:chains()) do models[i] = chain.id .. chain.model end
+    assert.same({ "A1", "B1", "A2" }, models)
+    assert.equal("N1 N5 N3 N2 N4", positions(s))
+  end)
+
   it("reads a part of a file, bounded", function()
     local path = os.tmpname()
     local f = assert(io.open(path, "wb"))
