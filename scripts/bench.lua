@@ -22,7 +22,7 @@ local o = command.parse(arg, {
   { "lengths", "integers", options.OPTIONAL, "residues; each case has its own by default" },
   { "batches", "paths", options.OPTIONAL, "packs, as 39x512, or 64x64-512 for lengths between; on a GPU 39x512" },
   { "widths", "paths", options.OPTIONAL, "of the kernel case: query and value, as 158x228" },
-  { "structures", "paths", options.OPTIONAL, "files: of the case structures, or whose longest chains precision and agreement take" },
+  { "structures", "paths", options.OPTIONAL, "files: of the case structures; precision and agreement take their longest chains" },
   { "mode", "string", "flash_1d_bias", "of the profile case's model, or layer" },
   { "blocks", "integer", 6, "of the model" },
   { "node", "integer", 256, "channels of the model" },

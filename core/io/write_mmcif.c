@@ -26,20 +26,23 @@ static int reserved(const char *text) {
            strcasecmp(text, "stop_") == 0 || strcasecmp(text, "global_") == 0;
 }
 
+#define BLANKS " \t\r\n\f\v"    /* what ends a value for a reader */
+
 /* Could the text stand between these quotes? A quote ends a value only before a blank. */
 static int quotable(const char *text, char quote) {
     for (const char *p = text; *p; p++)
-        if (*p == '\n' || *p == '\r' || (*p == quote && (p[1] == ' ' || p[1] == '\t'))) return 0;
+        if (*p == '\n' || *p == '\r' || (*p == quote && p[1] && strchr(BLANKS, p[1]))) return 0;
     return 1;
 }
 
 /* A value that is there, quoted where CIF wants it. Primes are legal without, but in the archive they are quoted. */
 static mf_status put_present(mf__writer *w, const char *text) {
-    int plain = *text && !strchr("_#$[];", *text) && !strpbrk(text, " \t\r\n'\"") && strcmp(text, "?") && strcmp(text, ".") && !reserved(text);
+    int plain = *text && !strchr("_#$[];", *text) && !strpbrk(text, BLANKS "'\"") && strcmp(text, "?") && strcmp(text, ".") && !reserved(text);
     if (plain) return put(w, text);
     char quote = quotable(text, '\'') && !strchr(text, '\'') ? '\'' : quotable(text, '"') ? '"' : quotable(text, '\'') ? '\'' : 0;
     if (!quote) {
-        if (strstr(text, "\n;")) return mf__fail(MF_EVALUE, "structure.write: CIF cannot hold a text with a line that begins with ';': '%.40s'", text);
+        if (strstr(text, "\n;") || strstr(text, "\r;") || *text == '\\')    /* a backslash there would fold lines */
+            return mf__fail(MF_EVALUE, "structure.write: CIF cannot hold a text of lines that begins with '\\' or a line with ';': '%.40s'", text);
         MF_TRY(put(w, "\n;"));
         MF_TRY(put(w, text));
         return put(w, "\n;\n");
@@ -344,6 +347,7 @@ static mf_status residue_of(const mf__residue **out, mf__map *places, const cif 
 static mf_status put_asym_scheme(const cif *x, mf__map *places, int64_t i) {
     const mf__asym *asym = &x->plan->asyms[i];
     const mf__part *part = &x->plan->parts[asym->part];
+    if (part->units == 0) return MF_OK;
     const mf__unit *units = &x->plan->units[part->first];
     const mf__residue *residue = NULL;
     int64_t first = 0;

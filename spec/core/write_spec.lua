@@ -208,6 +208,19 @@ describe("writing", function()
     assert.is_nil(difference(s, structure.read(folder .. "/x.cif")))
   end)
 
+  it("quotes blanks that only a file can bring, and refuses what no text of CIF can hold", function()
+    local row = "_atom_site.Cartn_x 1 _atom_site.Cartn_y 2 _atom_site.Cartn_z 3 _atom_site.label_comp_id %s\n"
+      .. "_atom_site.label_atom_id\n%s\n"
+    for _, name in ipairs { "'A\fB'", "\"A\vB'\f\"", ";A\r\nB\n;" } do
+      local s = structure.parse("data_x\n" .. row:format(name:find ";" and "G" or name, name))
+      s:write(folder .. "/x.cif")
+      assert.is_nil(difference(s, structure.read(folder .. "/x.cif")))
+    end
+    local s = structure.parse("data_x\n" .. row:format("G", ";\\\n\\A\nB\n;"))     -- a folded text, which begins with a backslash
+    support.error_matches(function() s:write(folder .. "/y.cif") end, "CIF cannot hold a text of lines that begins with")
+    assert.are.equal("x.cif\n", listing())
+  end)
+
   -- microheterogeneity at 2, altlocs, an insertion code, charges, a modified residue, a ligand, two waters of one number
   local awkward = [[
 HEADER    HYDROLASE                               05-MAR-99   1ABC
