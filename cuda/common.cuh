@@ -9,7 +9,7 @@
  *     mf_status mf__cuda_fill(mf_device *d, ...) { return MF_LAUNCH(d, fill_kernel, mf__grid(d, n, 256), 256, 0, x, n, value); }
  *
  * The same sources are compiled for the host with MF_EMULATE (emulate/), where threads are fibers: so kernels use __shared__
- * or MF_SHARED for shared memory, the usual intrinsics, and inline PTX only in mma.cuh, which has both versions. */
+ * or MF_SHARED for shared memory, the usual intrinsics, and inline PTX only in mma.cuh and hopper.cuh, which have both versions. */
 #ifndef MF_CUDA_COMMON_CUH
 #define MF_CUDA_COMMON_CUH
 #ifdef MF_EMULATE

@@ -125,7 +125,7 @@ static __device__ __forceinline__ void flash_backward_keys(const mf_flash &f, co
             for (int m = 0; m < 2; m++)
 #pragma unroll
                 for (int n = 0; n < q_columns::tiles; n++) mf__write16(mine + 16 * lane + 512 * (m * q_columns::tiles + n), part[m][n]);
-            mf__write_seen();
+            mf__proxy_fence();
             __syncwarp();
             if (lane < 2 && i + q_row + lane * 16 < place.length)
                 mf__add_bulk(dq_sums(i, lane) + qc.start / 8 * 128, mine + lane * 512 * q_columns::tiles,

@@ -94,8 +94,6 @@ static __device__ __forceinline__ void mf__map_copy(mf_address to, const mf_map 
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
                  "l"(map), "r"(bar), "r"(column), "r"(head), "r"((int)row) : "memory");
 }
-/* What this thread wrote to shared memory will be seen by copies and products. */
-static __device__ __forceinline__ void mf__proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* ---- products of a warpgroup ---- */
 using mf_matrix = uint64_t;       /* an operand in shared memory */
@@ -253,10 +251,6 @@ template <int N> static __device__ __forceinline__ void mf__registers_less() {
 #if MF_HAS_WGMMA
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 #endif
-}
-/* Counts at barrier `id` of mf__barrier and does not wait. */
-static __device__ __forceinline__ void mf__named_arrive(int id, int threads) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 /* True in one lane of a warp whose lanes all call it. */
 static __device__ __forceinline__ bool mf__elect() {

@@ -1,4 +1,5 @@
-/* mma.cuh: the instructions of sm_80 and later that CUDA C++ has no words for, each with its twin for the emulator. The only inline PTX.
+/* mma.cuh: the instructions of sm_80 and later that CUDA C++ has no words for, each with its twin for the emulator. Inline PTX is here and in
+ * hopper.cuh only.
  *
  *   mf__copy16, mf__copy4      cp.async: global to shared memory without registers, zeros where `valid` is false
  *   mf__load4, mf__load2, ...  ldmatrix: 8 x 8 matrices of 16-bit elements as operands of a product
@@ -114,7 +115,7 @@ static inline void mf__add4(float *p, const float (&x)[4]) { for (int i = 0; i <
 static inline void mf__add_bulk(float *to, mf_address from, int floats) { mf__emulate_bulk(to, from, floats); }
 static inline void mf__add_commit() { mf__emulate_bulk_commit(); }
 static inline void mf__add_wait() { mf__emulate_bulk_wait(); }
-static inline void mf__write_seen() {}
+static inline void mf__proxy_fence() {}
 static inline void mf__write16(mf_address to, const float (&x)[4]) { memcpy(to, x, 16); }
 static inline float mf__exp2(float x) { return exp2f(x); }
 static inline void mf__barrier(int id, int threads) { mf__emulate_barrier(id, threads, 0, false); }
@@ -191,7 +192,7 @@ static __device__ __forceinline__ void mf__add4(float *p, const float (&x)[4]) {
 #endif
 }
 /* One thread: to[i] += from[i], multiples of 4 floats; then a commit. mf__add_wait: what this thread committed has been read from shared
- * memory. Before, every thread that wrote there calls mf__write_seen and meets the one that adds. */
+ * memory. Before, every thread that wrote there calls mf__proxy_fence and meets the one that adds. */
 static __device__ __forceinline__ void mf__add_bulk(float *to, mf_address from, int floats) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(4 * floats) : "memory");
@@ -207,7 +208,8 @@ static __device__ __forceinline__ void mf__add_wait() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 #endif
 }
-static __device__ __forceinline__ void mf__write_seen() {
+/* What this thread did to shared memory comes before what copies and warpgroup products do there, once it meets who starts them. */
+static __device__ __forceinline__ void mf__proxy_fence() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif

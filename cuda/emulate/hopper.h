@@ -34,7 +34,6 @@ struct alignas(64) mf_map {
 mf_status mf__map_make(mf_map *to, const void *base, int64_t columns, int64_t heads, int64_t rows, int64_t ld, int box_columns, int box_rows);
 static inline void mf__map_prefetch(const mf_map *) {}
 void mf__map_copy(mf_address to, const mf_map *map, mf_address bar, int column, int head, int64_t row);
-static inline void mf__proxy_fence() {}
 
 /* ---- products of a warpgroup ---- */
 struct mf_matrix {
@@ -94,7 +93,6 @@ template <int N> static inline void mf__registers_less() {
     static_assert(N % 8 == 0 && N >= 24 && N <= 240);
     mf__emulate_registers(N, false);
 }
-static inline void mf__named_arrive(int id, int threads) { mf__emulate_arrive(id, threads); }
 static inline bool mf__elect() {
     __syncwarp();
     return mf__emulate_lane() == 0;

@@ -25,17 +25,22 @@ describe("flash_ipa on a GPU #gpu", function()
     return ipa.layer(options)
   end
 
+  -- The operator and what its parts are composed to, both on the device, against float64.
+  local function as_good_as_composed(layer, inputs, floor)
+    layer:to(device)
+    local there = ipa.to(inputs, device)
+    local fused, composed = ipa.all(layer, layer, there), ipa.all(layer, function(x) return compose(layer, x) end, there)
+    layer._options.precision = "float32"
+    layer:to("cpu"):to "float64"
+    ipa.as_good(fused, composed, ipa.all(layer, layer, ipa.to(inputs, "float64")), floor)
+  end
+
   for _, shape in ipairs(shapes) do
     for _, precision in ipairs(precisions) do
       it(("is as good as what its parts are composed to: %s, %s #grad"):format(shape[1], table.concat(precision, " ")), function()
         local layer = layer_of(shape[2], precision)
         local inputs = ipa.inputs(layer, { mask = true })
-        layer:to(device)
-        local there = ipa.to(inputs, device)
-        local fused, composed = ipa.all(layer, layer, there), ipa.all(layer, function(x) return compose(layer, x) end, there)
-        layer._options.precision = "float32"
-        layer:to("cpu"):to "float64"
-        ipa.as_good(fused, composed, ipa.all(layer, layer, ipa.to(inputs, "float64")), 2 ^ -23)
+        as_good_as_composed(layer, inputs, 2 ^ -23)
       end)
     end
   end
@@ -46,25 +51,14 @@ describe("flash_ipa on a GPU #gpu", function()
     it("is as good where residues are many: " .. table.concat(precision, " ") .. " #grad", function()
       local layer = layer_of({ heads = 2, hidden = 8, query_points = 2, value_points = 4 }, precision)
       local inputs = ipa.inputs(layer, { lengths = support.emulated() and { 40, 3, 0, 61 } or { 2100, 3, 0, 811 } })
-      layer:to(device)
-      local there = ipa.to(inputs, device)
-      local fused, composed = ipa.all(layer, layer, there), ipa.all(layer, function(x) return compose(layer, x) end, there)
-      layer._options.precision = "float32"
-      layer:to("cpu"):to "float64"
-      local floor = precision[1] == "float32" and 2 ^ -17 or 2 ^ -20
-      ipa.as_good(fused, composed, ipa.all(layer, layer, ipa.to(inputs, "float64")), floor)
+      as_good_as_composed(layer, inputs, precision[1] == "float32" and 2 ^ -17 or 2 ^ -20)
     end)
   end
 
   it("takes residues that do not fit into shared memory #grad", function()
     local layer = layer_of({ heads = 24, hidden = 800, query_points = 1, value_points = 2 }, { "fp16" })
     local inputs = ipa.inputs(layer, { lengths = { 2 } })
-    layer:to(device)
-    local there = ipa.to(inputs, device)
-    local fused, composed = ipa.all(layer, layer, there), ipa.all(layer, function(x) return compose(layer, x) end, there)
-    layer._options.precision = "float32"
-    layer:to("cpu"):to "float64"
-    ipa.as_good(fused, composed, ipa.all(layer, layer, ipa.to(inputs, "float64")), 2 ^ -23)
+    as_good_as_composed(layer, inputs, 2 ^ -23)
   end)
 
   for _, gauge in ipairs { "canonical", "centred", "none" } do
