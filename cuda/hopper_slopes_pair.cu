@@ -21,7 +21,7 @@ template <int DQK, int DV, int N, int COPIES> struct mf_slopes_pair {
     static constexpr int pass_one = 2 * across * N, pass_two = mf_panels<two>::bytes(N);
     static constexpr int own_one = mf_panels<one>::bytes(rows), own_two = mf_panels<two>::bytes(rows);
     static constexpr int at_two = COPIES * pass_one, weights = at_two + COPIES * pass_two, floats = weights + N * 64 * 4,
-                         board = floats + COPIES * 2 * N * 4, bars = board + mf_board::bytes, bytes = bars + 16 * (1 + 2 * COPIES);
+                         board = floats + COPIES * 2 * N * 4, bars = board + mf_board::bytes, bytes = bars + 16 * (2 + 2 * COPIES);
     static_assert(N % 16 == 0 && N >= rows && pass_one % 1024 == 0 && pass_two % 1024 == 0 && bytes <= 227 << 10);
 };
 
@@ -36,11 +36,13 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
     const mf_slopes_piece weights = piece(0);
     auto one = [&](int copy) { return piece(1 + copy); };
     auto two = [&](int copy) { return piece(1 + COPIES + copy); };
+    const mf_address cleared = piece(1 + 2 * COPIES).full;
     const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0) % 4;
     const int lane = threadIdx.x & 31;
     if (threadIdx.x == 0) {
         mf__bar_init(weights.full, 4);
         mf__bar_init(weights.free, 4);
+        mf__bar_init(cleared, 8);
         for (int i = 0; i < COPIES; i++) {
             mf__bar_init(one(i).full, 2);                     /* copies; the floats of a row */
             mf__bar_init(one(i).free, 8);
@@ -95,14 +97,19 @@ static __global__ void __launch_bounds__(384, 1) hopper_slopes_pair_kernel(const
         mf_ring<1> exchange;
         auto tile_one = [&](int copy) { return base + copy * at::pass_one; };
         auto tile_two = [&](int copy) { return base + at::at_two + copy * at::pass_two; };
-        auto whole = [&](int left) {                          /* waits for both tiles of a turn where rows past the end become zeros */
+        int clears = 0;                                       /* parity of the times that `cleared` has ended */
+        /* Waits for both tiles of a turn where rows past the end become zeros. The warpgroups meet at an mbarrier, not at a named barrier: they
+         * come from different places, to which synccheck objects. */
+        auto whole = [&](int left) {
             if (left >= N) return;
             mf__bar_await(one(ring.stage).full, ring.phase);
             mf__bar_await(two(ring.stage).full, ring.phase);
             mf__even_clear<at::across, at::wide, N>(tile_one(ring.stage), left, threadIdx.x - 128, 256);
             mf__tile_clear<at::two, N>(tile_two(ring.stage), left, threadIdx.x - 128, 256);
             mf__proxy_fence();
-            mf__barrier(1, 256);
+            mf__bar_release(cleared);
+            mf__bar_await(cleared, clears);
+            clears ^= 1;
         };
         /* The block's own rows are in registers: their stages may be filled again. Loads and copies are of different proxies: without the fence a
          * copy overwrites what a load is still to bring (on an H200, in 3 of 60 launches). */
