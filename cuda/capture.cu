@@ -7,7 +7,8 @@
  * Random numbers. A kernel's counter is an argument and so frozen. Each generator of the capture has a cell in device memory,
  * added to the counter by the kernel (mf__draw_rng); a replay writes the cells first.
  *
- * What must not happen inside (uploads, downloads, waiting) is refused by backend.cu with the reason. */
+ * What must not happen inside (uploads, downloads, waiting) is refused by backend.cu with the reason. A collector may release another
+ * graph meanwhile: that waits for the stream, and so for the end of the capture. */
 #include "capture.cuh"
 #include "pool.cuh"
 #include <new>
@@ -22,11 +23,17 @@ struct mf_cuda_capture {          /* one captured graph; mf_cuda.capture points 
     uint64_t *cells;              /* on the device */
     uint64_t *pinned;             /* what a replay writes there */
     cudaEvent_t written;          /* the last replay has read `pinned` */
+    mf_cuda_capture *ended, *next; /* graphs that were released while this one was captured, and the next of such a list */
 };
 
 void mf__cuda_graph_release(mf_device *d, void *graph) {
     mf_cuda_capture *g = (mf_cuda_capture *)graph;
     if (!g) return;
+    if (mf_cuda_capture *under_way = mf__cuda(d)->capture) {
+        g->next = under_way->ended;
+        under_way->ended = g;
+        return;
+    }
     (void)mf__cuda_enter(d);
     cudaStreamSynchronize(mf__cuda(d)->stream);
     if (g->graph) cudaGraphExecDestroy(g->graph);
@@ -58,6 +65,7 @@ mf_status mf__cuda_capture_begin(mf_device *d, void **graph) {
     if (mf__cuda(d)->profile) return mf__fail(MF_ESTATE, "graph: a capture cannot begin inside mf.profile");
     mf_cuda_capture *g = new (std::nothrow) mf_cuda_capture{};
     if (!g) return mf__fail(MF_ENOMEM, "cuda: out of host memory");
+    mf__cuda_make_room(d);
     mf_status status = prepare(d, g, sibling);
     if (status != MF_OK) {
         mf__cuda_graph_release(d, g);
@@ -84,6 +92,11 @@ mf_status mf__cuda_capture_end(mf_device *d, int keep) {
         if (status == MF_OK) status = mf__cuda_status(cudaGraphUpload(g->graph, c->stream), "cudaGraphUpload");
     }
     if (recorded) cudaGraphDestroy(recorded);
+    while (mf_cuda_capture *other = g->ended) {
+        g->ended = other->next;
+        mf__cuda_graph_release(d, other);
+    }
+    mf__cuda_arenas_end(d);
     return status;
 }
 

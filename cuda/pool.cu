@@ -9,7 +9,8 @@
  *
  * Every kernel of a device runs on one stream, so memory that is released while kernels still use it can be given to
  * the next kernel at once: that one runs later. cudaMalloc and cudaFree wait for the device; they happen only while the pool
- * grows. When the device is full, unused segments are given back and the request is tried again.
+ * grows. When the device is full, unused segments are given back and the request is tried again. A capture cannot do that: before it begins
+ * there is room on the device for what lies unused in the pool, which the same function took in the call before.
  *
  * Guard mode (MOONFOLD_CUDA_GUARD=1, for tests): every block is filled with NaN bytes and bracketed by canaries, checked when
  * it is released: a kernel that reads what nobody wrote or writes past its end cannot pass. It waits at every release.
@@ -23,6 +24,7 @@
 #include <cstring>
 #include <set>
 #include <unordered_map>
+#include <vector>
 
 namespace {
 
@@ -52,6 +54,7 @@ struct mf_cuda_pool {
     mf_cuda_arena common;
     mf_cuda_arena *current = &common;
     std::unordered_map<void *, block *> used;
+    std::vector<mf_cuda_arena *> ended;  /* arenas that nobody needs any more since the capture under way began */
     bool guard = false, apart = false;
     bool failed_guard = false;
 };
@@ -83,8 +86,17 @@ static void trim(mf_device *d, mf_cuda_arena *arena) {
 }
 
 void mf__cuda_flush(mf_device *d) {
+    if (mf__cuda(d)->capture) return;     /* waiting for a stream ends its capture */
     cudaStreamSynchronize(mf__cuda(d)->stream);
     trim(d, &mf__cuda(d)->pool->common);
+}
+
+void mf__cuda_make_room(mf_device *d) {
+    int64_t unused = 0;
+    for (const auto &idle : mf__cuda(d)->pool->common.idle)
+        for (const block *b : idle) unused += b->before || b->after ? 0 : b->bytes;
+    size_t available = 0, total = 0;
+    if (cudaMemGetInfo(&available, &total) == cudaSuccess && (int64_t)available < unused) mf__cuda_flush(d);
 }
 
 void mf__cuda_pool_close(mf_device *d) {
@@ -103,13 +115,11 @@ static mf_status grow(mf_device *d, mf_cuda_arena *arena, int64_t bytes, block *
     cudaError_t error = cudaMalloc(&data, (size_t)size);
     if (error == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
-        if (!mf__cuda(d)->capture) {
-            mf__cuda_flush(d);
-            error = cudaMalloc(&data, (size_t)size);
-        }
+        mf__cuda_flush(d);
+        error = cudaMalloc(&data, (size_t)size);
+        if (error == cudaErrorMemoryAllocation) (void)cudaGetLastError();
     }
     if (error == cudaErrorMemoryAllocation) {
-        (void)cudaGetLastError();
         size_t idle = 0, total = 0;
         cudaMemGetInfo(&idle, &total);
         return mf__fail(MF_ENOMEM, "out of memory: %lld bytes wanted on cuda:%d, %lld in use, %lld held in all, %lld of %lld free", (long long)bytes,
@@ -152,7 +162,12 @@ static mf_status take(mf_device *d, void **data, int64_t bytes) {
 }
 
 static void arena_free(mf_device *d, mf_cuda_arena *arena) {
-    if (arena->references > 0 || arena->used > 0 || arena == &mf__cuda(d)->pool->common) return;
+    mf_cuda_pool *pool = mf__cuda(d)->pool;
+    if (arena->references > 0 || arena->used > 0 || arena == &pool->common) return;
+    if (mf__cuda(d)->capture) {
+        pool->ended.push_back(arena);
+        return;
+    }
     cudaStreamSynchronize(mf__cuda(d)->stream);
     trim(d, arena);
     delete arena;
@@ -184,7 +199,7 @@ static void give(mf_device *d, void *data) {
     }
     idle.insert(b);
     arena->used--;
-    if (pool->apart && arena == &pool->common && !mf__cuda(d)->capture) mf__cuda_flush(d);
+    if (pool->apart && arena == &pool->common) mf__cuda_flush(d);
     arena_free(d, arena);
 }
 
@@ -249,6 +264,11 @@ void mf__cuda_arena_release(mf_device *d, mf_cuda_arena *arena) {
 void mf__cuda_arena_enter(mf_device *d, mf_cuda_arena *arena) {
     mf_cuda_pool *pool = mf__cuda(d)->pool;
     pool->current = arena ? arena : &pool->common;
+}
+void mf__cuda_arenas_end(mf_device *d) {
+    std::vector<mf_cuda_arena *> ended;
+    ended.swap(mf__cuda(d)->pool->ended);
+    for (mf_cuda_arena *arena : ended) arena_free(d, arena);
 }
 
 /* ---- scratch ---- */

@@ -18,6 +18,7 @@
 
 struct CUgraph_st;
 static CUgraph_st *recorded;      /* the graph being captured */
+static bool spoiled;              /* by a call that no capture outlives */
 
 namespace {
 
@@ -337,7 +338,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) { *out = (cud
 cudaError_t cudaStreamCreate(cudaStream_t *out) { return cudaStreamCreateWithFlags(out, 0); }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned flags, int) { return cudaStreamCreateWithFlags(out, flags); }
 cudaError_t cudaStreamDestroy(cudaStream_t s) { free(s); return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    if (!recorded) return cudaSuccess;
+    spoiled = true;
+    return result(cudaErrorStreamCaptureUnsupported);
+}
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaLaunchHostFunc(cudaStream_t, cudaHostFn_t f, void *data) { f(data); return cudaSuccess; }
@@ -381,11 +386,17 @@ void mf__emulate_or_record(std::function<void()> work) {
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
     if (recorded) return result(cudaErrorIllegalState);
     recorded = new CUgraph_st;
+    spoiled = false;
     return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
     *out = recorded;
     recorded = nullptr;
+    if (*out && spoiled) {
+        delete *out;
+        *out = nullptr;
+        return result(cudaErrorStreamCaptureInvalidated);
+    }
     return *out ? cudaSuccess : result(cudaErrorIllegalState);
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status) {

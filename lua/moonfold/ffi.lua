@@ -134,14 +134,16 @@ function M.forget_dropped()
   end
 end
 
+--- Releases every tensor that nobody reaches any more.
 -- The first collection releases handles; what functions had saved goes with the second.
-local function collect()
+function M.collect()
   collectgarbage()
   if next(M.recorded) then
     M.forget_dropped()
     collectgarbage()
   end
 end
+local collect = M.collect
 
 local tried = false
 

@@ -117,6 +117,7 @@ local function captured(self, device, tensors, n, arguments)
   end
   local given = {}
   for i = 1, n do given[i] = rebuilt(arguments[i], function(x) return at[tonumber(C.mf_tensor_id(x))] end) end
+  F.collect()      -- what would be released during the capture could not be given to it
   local sibling = self.order[1] and self.entries[self.order[1]].graph or nil
   check(C.mf_graph_begin(graph_box, ctx, T.device("graph", device), sibling))
   local graph = ffi.gc(graph_box[0], C.mf_graph_release)

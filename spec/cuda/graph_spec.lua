@@ -209,6 +209,66 @@ describe("a graph on a GPU #gpu", function()
     collectgarbage()
     assert.equal(before, mf.memory(device).live)
   end)
+
+  it("may be given up while another is captured, as the collector does", function()
+    local other = mf.graph(function(x) return (x * 2):sum() end)
+    local before
+    for i = 1, 3 do assert.equal(600000 * i, other(filled(300000, i)):item()) end
+    local calls = 0
+    local g = mf.graph(function(x)
+      calls = calls + 1
+      if calls == 2 then
+        other:release()
+        before = mf.memory(device).reserved
+      end
+      return (x + 1):sum()
+    end)
+    for i = 1, 4 do assert.equal(1000 * (i + 1), g(filled(1000, i)):item()) end
+    assert.equal(2, calls)
+    collectgarbage()
+    collectgarbage()
+    assert.is_true(mf.memory(device).reserved < before)        -- its memory went when the capture had ended
+  end)
+
+  -- Blocks of an eighth of the device, which is not to be had in an emulator's memory unless that is small.
+  mf.synchronize(device)           -- a device that was never used has no size
+  local total = mf.memory(device).total
+  local function eighths(n)
+    local list = {}
+    for i = 1, n do list[i] = mf.empty(math.floor(total / 32), { device = device }) end
+    for i = 1, n do list[i]:release() end
+  end
+  local on_whole_device = support.emulated() and total > 2 ^ 29 and pending or it
+
+  on_whole_device("is captured where the pool holds most of the device #memory", function()
+    mf.flush(device)
+    local calls = 0
+    local g = mf.graph(function(x)
+      calls = calls + 1
+      eighths(5)
+      return x * 2
+    end)
+    for i = 1, 4 do assert.equal(6 * i, g(filled(3, i)):sum():item()) end
+    assert.equal(2, calls)
+  end)
+
+  on_whole_device("is captured after memory ran out, in a call and in a capture #memory", function()
+    mf.flush(device)
+    local many = 9
+    local g = mf.graph(function(x)
+      eighths(many)
+      return x * 2
+    end)
+    assert.error_matches(function() g(filled(3, 1)) end, "out of memory: %d+ bytes wanted on cuda:0")
+    assert.error_matches(function() g(filled(3, 1)) end, "out of memory: %d+ bytes wanted on cuda:0")
+    many = 5
+    local allocations
+    for i = 1, 4 do
+      assert.equal(10 * i, g(filled(5, i)):sum():item())
+      if i == 3 then allocations = mf.memory(device).allocations end
+    end
+    assert.is_true(mf.memory(device).allocations - allocations < 10)    -- replayed, not run
+  end)
 end)
 
 describe("a graph on the CPU", function()
