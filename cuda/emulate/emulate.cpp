@@ -91,7 +91,7 @@ struct warp {
     unsigned live, waiting;       /* lanes */
 };
 struct barrier {
-    int waiting, arrived;
+    int waiting;
 };
 
 thread threads[MOST];
@@ -194,7 +194,7 @@ bool complete_warp(thread *t) {
 
 bool complete_barrier(int id, int expected) {
     barrier *b = &barriers[id];
-    if (b->waiting + b->arrived < (expected ? expected : n_live) || b->waiting == 0) return false;
+    if (b->waiting < (expected ? expected : n_live) || b->waiting == 0) return false;
     int count = 0, kind = -1;
     for (int i = 0; i < n_threads; i++) {
         const thread *t = &threads[i];
@@ -213,7 +213,7 @@ bool complete_barrier(int id, int expected) {
         t->result = count;
         if (t != current || random_state) make_ready(t);
     }
-    b->waiting = b->arrived = 0;
+    b->waiting = 0;
     return true;
 }
 
@@ -430,11 +430,6 @@ bool mf__emulate_toss() { return random_state && draw() >> 63; }
 void mf__emulate_yield() {
     make_ready(current);
     wait();
-}
-
-void mf__emulate_arrive(int id, int expected) {
-    barriers[id].arrived++;
-    complete_barrier(id, expected);
 }
 
 void mf__warp_meet(unsigned mask, mf__warp_act *act, void *mine) {

@@ -94,7 +94,6 @@ void *mf__emulate_shared();
 /* Waits until `threads` of the block (0: all that have not returned) are at barrier `id` (0 to 15). Gives how many predicates
  * were true. `kind` tells apart what must not meet. */
 int mf__emulate_barrier(int id, int threads, int kind, bool predicate);
-void mf__emulate_arrive(int id, int threads);    /* bar.arrive: counts, does not wait */
 static inline void __syncthreads() { mf__emulate_barrier(0, 0, 0, false); }
 static inline int __syncthreads_count(int p) { return mf__emulate_barrier(0, 0, 1, p != 0); }
 static inline int __syncthreads_or(int p) { return mf__emulate_barrier(0, 0, 2, p != 0) != 0; }
