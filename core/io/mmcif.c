@@ -44,9 +44,10 @@ typedef mf_status (*row_reader)(mf__mmcif *m, const mf_cif_cell *cells);
 
 /* Up to 8 characters as one number, 0 for none. What is looked at past the end is the window's (window.h). */
 static uint64_t pack(const mf__span *t) {
+    if (t->bytes == 0) return 0;    /* of no window */
     uint64_t key;
     memcpy(&key, t->at, sizeof key);
-    return t->bytes == 0 ? 0 : key << (64 - 8 * t->bytes);    /* little-endian: the last character is on top */
+    return key << (64 - 8 * t->bytes);    /* little-endian: the last character is on top */
 }
 
 /* A name of a column of atoms, whose texts repeat. */

@@ -187,6 +187,11 @@ describe("mmCIF as BinaryCIF", function()
     assert.are.same({ 1, 2, 3 }, { #s:chains(), #s:residues(1), s:counts().atoms })
   end)
 
+  it("does without the columns that need not be there", function()
+    local few = "data_x\n_atom_site.label_atom_id CA\n_atom_site.Cartn_x 1\n_atom_site.Cartn_y 2\n_atom_site.Cartn_z 3\n"
+    check(mf.cif.parse(few), structure.parse(few))
+  end)
+
   it("does so for whole entries", function()
     local names, some = { "protein/102m", "rna/1kfo", "rna/6e7l", "edge/4zhl" }, false
     for _, name in ipairs(names) do
