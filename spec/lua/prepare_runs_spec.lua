@@ -177,7 +177,7 @@ describe("a run of data.prepare", function()
     local script = os.tmpname()
     files.replace(script, ([[
       local ffi = require "ffi"
-      ffi.cdef "int raise(int); int remove(const char *);"
+      ffi.cdef "int raise(int); int remove(const char *); void _exit(int);"
       local structure = require "moonfold.structure_file"
       local read = structure.read
       function structure.read(path, o)
@@ -213,7 +213,7 @@ describe("a run of data.prepare", function()
     local out = folder .. "/again.safetensors"
     local mark = folder .. "/mark"
     files.replace(mark, "")
-    local program, script = crashing(([[if path:find "/17abc" and ffi.C.remove(%q) == 0 then os.exit(3) end]]):format(mark))
+    local program, script = crashing(([[if path:find "/17abc" and ffi.C.remove(%q) == 0 then ffi.C._exit(3) end]]):format(mark))
     mf.data.prepare(options_of { out = out, workers = 2, program = program })
     os.remove(script)
     assert.is_false(exists(mark))

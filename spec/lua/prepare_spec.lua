@@ -178,6 +178,33 @@ describe("data.prepare", function()
     assert.equal("2cde_A 3x_A", entries_of(given))
   end)
 
+  it("reads the members of tar archives, compressed or not, as the files themselves", function()
+    for i = 1, 6 do made.protein(("%s/in/%02d/%d.%s"):format(folder, i % 2, i, i % 3 == 0 and "cif.gz" or "pdb"), 10 + i) end
+    text_file("in/00/bad.pdb", "ATOM   no atom\n")
+    local shell = "cd %s/in && tar cf ../a.tar * && tar czf ../b.tar.gz * && cp ../b.tar.gz ../c.tgz"
+    assert(support.shell(shell:format(folder)))
+    local _, plain_manifest, plain = prepare { inputs = { folder .. "/in" } }
+    for _, name in ipairs { "a.tar", "b.tar.gz", "c.tgz" } do
+      local report, manifest, set = prepare { inputs = { folder .. "/" .. name }, workers = 2 }
+      assert.equal(7, report.files)
+      assert.equal(6, report.entries)
+      assert.equal(entries_of(plain), entries_of(set))
+      local a, b = mf.archive(plain.path), mf.archive(set.path)
+      for _, tensor in ipairs(a:names()) do assert.is_true(a:bytes(tensor) == b:bytes(tensor), tensor) end
+      for i, record in ipairs(manifest.inputs) do
+        assert.equal(plain_manifest.inputs[i].sha256, record.sha256)
+        assert.equal(folder .. "/" .. name .. ":" .. plain_manifest.inputs[i].path:sub(#folder + 5), record.path)
+      end
+      assert.equal(set:entry(1).source, manifest.inputs[1].path)
+      assert.is_true((mf.data.prepare { inputs = { folder .. "/" .. name }, out = set.path, workers = 1 }).unchanged)
+    end
+    local pipe = io.popen("ls " .. folder)
+    assert.is_nil(pipe:read "*a":find("work", 1, true))
+    pipe:close()
+    text_file("d.tar", "no archive")
+    support.error_matches(function() prepare { inputs = { folder .. "/d.tar" } } end, "d.tar", true)
+  end)
+
   it("applies filters of the user's own, and stops at so many entries", function()
     for i = 1, 5 do made.protein(("%s/in/%d.pdb"):format(folder, i), 10 + i) end
     local report, manifest, set = prepare {

@@ -9,6 +9,17 @@
 -- left out. Parts are written into a folder beside the set as they are made, so that a run that was stopped, killed or that found
 -- the disk full goes on from there; set and manifest are put in place at the very end. The result depends on files and options
 -- alone: not on workers, kills, or the order of the inputs (unless order = "given").
+--
+-- An entry of the set has
+--
+--     name                          1abc_A, of joined chains 1abc; unique in the set
+--     source, entry, chain, entity  the file, the id in it, chain ids ("A+B" where joined), the entity of the first
+--     length, sequence              residues after trimming, a letter each, X where the type does not count
+--     resolution, date, method      of the file, where it states them
+--     chains_in_entry, quaternary   polymer chains of model 1; "homomer" when they have one sequence
+--     radius_of_gyration            angstrom, of the heavy atoms of its chains before trimming
+--     helix, strand, coil           of proteins: shares by DSSP over `length`
+--     cluster, split                where they were asked for
 -- @module moonfold.data.prepare
 
 local mf = require "moonfold"
@@ -106,6 +117,7 @@ local function run_parts(o, inputs, work, count)
     if o.log then o.log(("part %d of %d: %d files, %s"):format(job.number, #jobs, #job.inputs, how)) end
   end)
   if ok then return jobs end
+  if o.dry_run then clear(work) end
   local rest = ""
   if not o.dry_run then
     rest = ("; %d of %d parts are in %s, and the same call goes on from there"):format(finished, #jobs, work)
@@ -152,15 +164,27 @@ local function final_records(jobs, by_part)
   end)
 end
 
+-- Opens parts as they are asked for and keeps the latest few: mapped pages of thousands of them would count as ours.
+local MOST_OPEN = 64
+local function opener(jobs)
+  local archives, latest = {}, {}
+  return function(k)
+    if archives[k] then return archives[k] end
+    if #latest == MOST_OPEN then
+      local oldest = table.remove(latest, 1)
+      archives[oldest]:close()
+      archives[oldest] = nil
+    end
+    archives[k] = mf.archive(jobs[k].path)
+    latest[#latest + 1] = k
+    return archives[k]
+  end
+end
+
 local function write_all(o, jobs, count, items, head, work)
   local set, text = work .. "/set.safetensors", work .. "/manifest.json"
   if #items > 0 then
-    local archives = {}
-    merge.write(set, o, items, function(k)
-      if not archives[k] then archives[k] = mf.archive(jobs[k].path) end
-      return archives[k]
-    end)
-    for _, a in pairs(archives) do a:close() end
+    merge.write(set, o, items, opener(jobs))
     local hash, bytes = files.sha256(set)
     head.set_sha256, head.set_bytes = hash, bytes
   end

@@ -1,6 +1,7 @@
 --- Counting what became of files and chains, while the parts come in whatever order.
 -- @module moonfold.data.prepare.tally
 
+local files = require "moonfold.files"
 local filters = require "moonfold.data.prepare.filters"
 local json = require "moonfold.json"
 
@@ -19,7 +20,8 @@ local function add(t, key) t[key] = (t[key] or 0) + 1 end
 
 local function reason_of(text) return text:match "^[^:]*" end
 
---- Counts the records of a part; what is still in the run of it is kept in `parts[k]`.
+--- Counts the records of a part; what is still in the run of it is kept in `parts[k]`: entries as text, sequences as hashes, which
+-- is what hundreds of thousands of them take the least memory as.
 function Tally:part(k, records)
   local items, row = {}, 1
   for _, record in ipairs(records) do
@@ -31,7 +33,7 @@ function Tally:part(k, records)
       if entry then
         items[#items + 1] = {
           part = k, row = row, length = entry.length, radius = entry.radius_of_gyration, resolution = entry.resolution,
-          sequence = entry.sequence, name = entry.name, text = json.encode(entry),
+          sequence = self.o.unique and files.sha256_of(entry.sequence) or nil, name = entry.name, text = json.encode(entry),
         }
         row = row + entry.length
       else
