@@ -224,6 +224,21 @@ describe("a run of data.prepare", function()
     assert.is_true(inputs_of(manifest) == inputs_of(other_manifest))
   end)
 
+  it("leaves out no file for a failure that does not repeat, and logs it", function()
+    local set, manifest = reference()
+    local out, mark, noted = folder .. "/moment.safetensors", folder .. "/moment", {}
+    files.replace(mark, "")
+    local once = ([[if path:find "/17abc" and ffi.C.remove(%q) == 0 then error "a bad moment" end]]):format(mark)
+    local program, script = crashing(once)
+    mf.data.prepare(options_of { out = out, workers = 2, program = program, log = function(line)
+      if line:find "second time" then noted[#noted + 1] = line end
+    end })
+    os.remove(script)
+    same(out, set, manifest)
+    assert.equal(1, #noted)
+    assert.is_truthy(noted[1]:find "/17abc.pdb.gz: read the second time only: malformed: a bad moment")
+  end)
+
   it("says when the program is no worker", function()
     local out = folder .. "/program.safetensors"
     support.error_matches(function()

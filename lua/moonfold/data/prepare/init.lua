@@ -115,6 +115,8 @@ local function run_parts(o, inputs, work, count)
     records = records or part.open(job.path) or error("data.prepare: " .. job.path .. " is gone", 0)
     count:part(job.number, records)
     if o.log then o.log(("part %d of %d: %d files, %s"):format(job.number, #jobs, #job.inputs, how)) end
+  end, function(job, i, reason)
+    if o.log then o.log(("%s: read the second time only: %s"):format(job.inputs[i].path, reason)) end
   end)
   if ok then return jobs end
   if o.dry_run then clear(work) end

@@ -97,11 +97,22 @@ local function write(path, o, records, entries)
   error(message, 0)
 end
 
+-- A file that cannot be read must fail twice: what a set leaves out is to depend on the file alone, not on a moment in which the
+-- disk, a network file system or memory gave less than it has.
+local function take_surely(o, input, note)
+  local record, entries = take.take(o, input)
+  if not record.skipped or record.skipped:match "^no %a+ chain" then return record, entries end
+  local again, more = take.take(o, input)
+  if again.skipped ~= record.skipped then note(record.skipped) end
+  return again, more
+end
+
 --- Makes a part, or finds that it is there.
 -- @tparam table o resolved options
 -- @tparam ?string path where it is written; nil keeps nothing
 -- @tparam table inputs
--- @tparam table o2 `crashed`: position -> why a file is not to be read; `begin(i)` and `done(i, residues)`: called around each file
+-- @tparam table o2 `crashed`: position -> why a file is not to be read; `begin(i)` and `done(i, residues)`: called around each
+--   file; `note(i, reason)`: it failed so, and not when it was read again
 -- @treturn table the records
 -- @treturn boolean whether it was there
 function M.make(o, path, inputs, o2)
@@ -118,7 +129,7 @@ function M.make(o, path, inputs, o2)
     else
       o2.begin(i)
       local list
-      records[i], list = take.take(o, input)
+      records[i], list = take_surely(o, input, function(reason) o2.note(i, reason) end)
       for _, entry in ipairs(list) do
         residues = residues + entry.length
         if path then entries[#entries + 1] = entry end

@@ -80,6 +80,9 @@ local function hear(self, w, line)
     local i, residues = rest:match "^(%d+) (%d+)"
     w.job.at = nil
     self.told(w.job, tonumber(i), tonumber(residues))
+  elseif word == "note" then
+    local i, reason = rest:match "^(%d+) (.*)"
+    self.noted(w.job, tonumber(i), reason)
   elseif word == "part" or word == "records" then
     self.finished(w.job, word == "records" and assert(json.decode(rest)) or nil, rest)
     give(self, w)
@@ -141,12 +144,14 @@ end
 -- @tparam table jobs a list of { `number`, `inputs`, `path` (nil: the records are told instead of written) }
 -- @tparam function told (job, i, residues) after each file
 -- @tparam function finished (job, records or nil, "made" or "reused") after each part
-function M.run(o, jobs, told, finished)
+-- @tparam function noted (job, i, reason): a file could be read the second time only
+function M.run(o, jobs, told, finished, noted)
   for _, job in ipairs(jobs) do job.crashed = {} end
   if os.getenv "MOONFOLD_PREPARE_WORKER" then
     error("data.prepare: called in a worker of another; pass workers = 0, or program: what runs Lua scripts", 0)
   end
-  local self = setmetatable({ o = o, workers = {}, waiting = {}, deaths = 0, told = told, finished = finished }, Pool)
+  local self = setmetatable({ o = o, workers = {}, waiting = {}, deaths = 0, told = told, finished = finished,
+    noted = noted }, Pool)
   for i, job in ipairs(jobs) do self.waiting[i] = job end
   signals.hold()
   local ok, message = pcall(function()
@@ -159,7 +164,7 @@ function M.run(o, jobs, told, finished)
 end
 
 --- The same in this process.
-function M.run_here(o, jobs, told, finished)
+function M.run_here(o, jobs, told, finished, noted)
   signals.hold()
   local ok, message = pcall(function()
     for _, job in ipairs(jobs) do
@@ -168,6 +173,7 @@ function M.run_here(o, jobs, told, finished)
           if signals.pending() then error({ stopped = signals.pending() }, 0) end
         end,
         done = function(i, residues) told(job, i, residues) end,
+        note = function(i, reason) noted(job, i, reason) end,
       })
       finished(job, not job.path and records or nil, reused and "reused" or "made")
     end

@@ -5,6 +5,7 @@
 --     and writes   ready                                           once
 --                  begin 3 2        before each file
 --                  done 3 2 151     after it, with its residues
+--                  note 3 2 why     it could not be read at first, but then
 --                  part 3 made      or "reused"; without a path: records 3 [...]
 --                  failed 3 why     what no other file would change: the disk is full
 -- @module moonfold.data.prepare.worker
@@ -38,6 +39,7 @@ local function make(o, job)
     crashed = job.crashed,
     begin = function(i) say("begin", job.part, i) end,
     done = function(i, residues) say("done", job.part, i, residues) end,
+    note = function(i, reason) say("note", job.part, i, (reason:gsub("%s+", " "))) end,
   })
   if job.path then say("part", job.part, reused and "reused" or "made")
   else say("records", job.part, json.encode(records)) end
