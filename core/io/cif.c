@@ -631,5 +631,5 @@ mf__span mf__cell_text(const mf_cif_cell *cell, char *room) {
 }
 
 int mf__tag_is(const mf__span *tag, const char *name) {
-    return strncasecmp(tag->at, name, (size_t)tag->bytes) == 0 && name[tag->bytes] == '\0';
+    return strlen(name) == (size_t)tag->bytes && strncasecmp(tag->at, name, (size_t)tag->bytes) == 0;    /* a tag may hold zeros */
 }

@@ -187,6 +187,12 @@ describe("mmCIF as BinaryCIF", function()
     assert.are.same({ 1, 2, 3 }, { #s:chains(), #s:residues(1), s:counts().atoms })
   end)
 
+  it("takes no tag for another that it begins with and a zero ends", function()
+    local column = { name = "Cartn_x\0 and much more than the name of any item", data = bcif.numbers({ 1 }, { bytes(3) }) }
+    local data = bcif.file { { header = "X", categories = { { name = "_atom_site", rowCount = 1, columns = { column } } } } }
+    assert.error_matches(function() structure.parse(data) end, "_atom_site has no Cartn_x", 1, true)
+  end)
+
   it("does without the columns that need not be there", function()
     local few = "data_x\n_atom_site.label_atom_id CA\n_atom_site.Cartn_x 1\n_atom_site.Cartn_y 2\n_atom_site.Cartn_z 3\n"
     check(mf.cif.parse(few), structure.parse(few))
