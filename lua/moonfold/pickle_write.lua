@@ -74,6 +74,9 @@ local function keys_of(t)
   return options.sorted_keys(t)
 end
 
+-- A table that occurs twice is written twice: what repeats itself without end has to end somewhere.
+local MOST_VALUES = 2 ^ 22
+
 local write
 
 local function write_table(w, t, path)
@@ -99,6 +102,8 @@ end
 
 function write(w, value, path)
   local kind, out = type(value), w.out
+  w.count = w.count + 1
+  if w.count > MOST_VALUES then fail("%s: more than %d values", w.name, MOST_VALUES) end
   if value == json.null then
     out[#out + 1] = "N"
   elseif kind == "boolean" then
@@ -125,7 +130,7 @@ end
 -- @tparam ?function special called with a value that is none of these and its path: its pickle, or nil
 -- @treturn string
 function M.dump(value, name, special)
-  local w = { out = { "\128\2" }, open = {}, name = name, special = special }
+  local w = { out = { "\128\2" }, open = {}, count = 0, name = name, special = special }
   write(w, value, "the value")
   w.out[#w.out + 1] = "."
   return table.concat(w.out)

@@ -308,6 +308,40 @@ describe("what is no checkpoint", function()
   end)
 end)
 
+describe("what repeats itself without end", function()
+  -- dictionaries of two, each holding the one before twice: 2^60 paths to one tensor
+  local function laughs(inner)
+    local text = { "\128\2(" .. inner .. "q\0" }
+    for level = 1, 60 do
+      local before = "h" .. string.char(level - 1)
+      text[#text + 1] = "}(X\1\0\0\0a" .. before .. "X\1\0\0\0b" .. before .. "uq" .. string.char(level)
+    end
+    return table.concat(text) .. "t."
+  end
+
+  it("is read, and refused where it would have to be written out", function()
+    local value = torch.load(checkpoint(laughs "}"))
+    assert.are.equal(value[60], value[61].a)
+    support.error_matches(function() torch.flatten(value[61]) end, "more than 1048576 names")
+    support.error_matches(function() torch.save(folder .. "/x.pth", value) end, "more than 4194304 values")
+    support.error_matches(function() mf.convert.read(folder .. "/made.pth") end, "more than 1048576 names")
+    assert.truthy(require("moonfold.convert.config").plain(value[61]))
+  end)
+
+  it("is not copied by the functions on the list either", function()
+    local bytes = "B\0\0\32\0" .. ("\0"):rep(2 ^ 21) .. "q\0"
+    local array = "cnumpy.core.numeric\n_frombuffer\n(h\0cnumpy\ndtype\nX\2\0\0\0i1\137\136\135RJ\0\0\32\0\133X\1\0\0\0CtR"
+    local path = checkpoint("\128\2](" .. bytes .. array:rep(200) .. "e.")
+    support.error_matches(function() torch.load(path) end, "more than 16 times the file")
+    local text = "X\0\0\32\0" .. ("\0"):rep(2 ^ 21) .. "q\0"
+    path = checkpoint("\128\2](" .. text .. ("c_codecs\nencode\nh\0X\6\0\0\0latin1\134R"):rep(200) .. "e.")
+    support.error_matches(function() torch.load(path) end, "more than 16 times the file")
+    local pairs = "](" .. ("NK\1\134"):rep(2 ^ 16) .. "eq\0"
+    path = checkpoint("\128\2](" .. pairs .. ("ccollections\nOrderedDict\nh\0\133R"):rep(2000) .. "e.")
+    support.error_matches(function() torch.load(path) end, "more than 16 times the file")
+  end)
+end)
+
 describe("names of a checkpoint", function()
   it("are joined by dots in its own order", function()
     local tensors, names = torch.flatten(fixture "plain.pth")

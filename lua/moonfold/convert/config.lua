@@ -7,8 +7,13 @@ local M = {}
 
 local plain
 
+-- A table may stand in any number of places, and is written in each.
+local MOST_VALUES = 2 ^ 16
+
 local function table_of(value, open)
   if open[value] then return "(itself)" end
+  open.count = open.count + 1
+  if open.count > MOST_VALUES then return "(more)" end
   open[value] = true
   local result = json.is_array(value) and json.array {} or {}
   if json.is_array(value) then
@@ -43,7 +48,7 @@ end
 --- Plain tables, numbers, texts of a value, for JSON; objects of other classes become their names in brackets.
 -- @param value
 -- @return the value
-function M.plain(value) return plain(value, {}) end
+function M.plain(value) return plain(value, { count = 0 }) end
 
 --- The first number that stands under a key, at any depth, the shallowest and then the alphabetically first.
 -- @tparam table tree plain values

@@ -53,7 +53,7 @@ local function root_of(archive)
   return root
 end
 
--- Views may share a storage and are copied; this much more than the file holds is no checkpoint.
+-- Storages and bytes may be shared, and are copied; this much more than the file holds is no checkpoint.
 local MOST_COPIES, ROOM = 16, 2 ^ 26
 
 local function opener(archive, root, notes)
@@ -88,13 +88,17 @@ local function opener(archive, root, notes)
     return rules.storage { entry = entry, dtype = dtype }
   end
 
-  function open.tensor(storage, layout)
-    local bytes = layout.width
-    for _, n in ipairs(layout.shape) do bytes = bytes * n end
+  function open.spend(bytes)
     made = made + bytes
     if made > MOST_COPIES * total + ROOM then
       fail("torch.load: '%s': its tensors are more than %d times the file: refused", archive.path, MOST_COPIES)
     end
+  end
+
+  function open.tensor(storage, layout)
+    local bytes = layout.width
+    for _, n in ipairs(layout.shape) do bytes = bytes * n end
+    open.spend(bytes)
     return archive:tensor(storage.entry, layout)
   end
 
@@ -163,14 +167,19 @@ function M.save(path, state)
   zip.write(path, parts, ALIGNMENT)
 end
 
+-- Names go by path, and a table may stand under any number of them.
+local MOST_NAMES = 2 ^ 20
+
 --- The tensors of a table by name, with the names of nested tables joined by dots.
 -- @tparam table tree
 -- @treturn table name -> tensor
 -- @treturn table names in the checkpoint's order
 function M.flatten(tree)
   local tensors, names = {}, {}
-  local open = {}
+  local open, visits = {}, 0
   local function walk(value, prefix)
+    visits = visits + 1
+    if visits > MOST_NAMES then fail("torch.flatten: more than %d names: refused", MOST_NAMES) end
     if open[value] then return end
     open[value] = true
     local keys = pickle.order(value)

@@ -17,6 +17,7 @@ local M = {}
 
 local function numbers(path, what, list)
   if type(list) ~= "table" then fail("torch.load: %s: the %s of a tensor is not a tuple", path, what) end
+  if #list > 8 then fail("torch.load: %s: a tensor of %d axes (at most 8)", path, #list) end
   for _, n in ipairs(list) do
     if type(n) ~= "number" or n % 1 ~= 0 then fail("torch.load: %s: the %s of a tensor is not of whole numbers", path, what) end
   end
@@ -38,7 +39,6 @@ local function tensor(open, storage, offset, shape, stride, name)
   numbers(open.path, "stride", stride)
   numbers(open.path, "offset", { offset })
   if #shape ~= #stride then fail("torch.load: %s: a tensor of %d axes has %d strides", open.path, #shape, #stride) end
-  if #shape > 8 then fail("torch.load: %s: a tensor of %d axes (at most 8)", open.path, #shape) end
   local layout = types.layouts[name]
   if not layout then
     open.note("%s, which Moonfold has no type for, was kept as inert data", name)
@@ -111,6 +111,7 @@ local function numpy_array(open, dtype, shape, fortran, bytes)
   local count = 1
   for _, n in ipairs(numbers(open.path, "shape", shape)) do count = count * n end
   if count * layout.width ~= #bytes then fail("torch.load: %s: an array of NumPy does not have its size", open.path) end
+  open.spend(#bytes)
   layout.shape, layout.stride = shape, strides(shape, fortran)
   return zip.decode(layout, bytes)
 end
@@ -122,8 +123,11 @@ local function latin1(text)
   end))
 end
 
-local function encode(args)
-  if type(args[1]) == "string" and args[2] == "latin1" then return latin1(args[1]) end
+local function encode(open, args)
+  if type(args[1]) == "string" and args[2] == "latin1" then
+    open.spend(#args[1])
+    return latin1(args[1])
+  end
   return pickle.inert { class = "_codecs.encode", args = args }
 end
 
@@ -138,7 +142,8 @@ local function copied(args)
 end
 
 --- The rules for one checkpoint.
--- @tparam table open `path`, `big_endian`, `storage(payload)` for references, `tensor(storage, layout)`, `note(text, ...)`
+-- @tparam table open `path`, `big_endian`, `storage(payload)` for references, `tensor(storage, layout)`, `note(text, ...)`,
+--   `spend(bytes)`, which counts what is made of things that may be used any number of times
 -- @treturn table as pickle.load takes them
 function M.new(open)
   local rules = {
@@ -152,14 +157,15 @@ function M.new(open)
     ["torch.Size"] = plain(copied),
     ["torch.device"] = plain(function(a) return a[2] and ("%s:%s"):format(tostring(a[1]), tostring(a[2])) or a[1] end),
     ["collections.OrderedDict"] = container(function(a)
-      local t = {}
-      for _, pair in ipairs(type(a[1]) == "table" and a[1] or {}) do       -- protocol 0 and 1 give the pairs as an argument
+      local t, pairs = {}, type(a[1]) == "table" and a[1] or {}            -- protocol 0 and 1 give the pairs as an argument
+      open.spend(32 * #pairs)
+      for _, pair in ipairs(pairs) do
         if type(pair) == "table" and type(pair[1]) == "string" then t[pair[1]] = pair[2] end
       end
       return t
     end),
     ["collections.defaultdict"] = container(),
-    ["_codecs.encode"] = plain(encode),
+    ["_codecs.encode"] = plain(function(a) return encode(open, a) end),
     ["numpy.dtype"] = { make = numpy_dtype, state = numpy_dtype_state },
     ["copyreg._reconstructor"] = plain(function(a)
       return pickle.inert { class = class_of(a[1]) or "an object without a class", args = json.array {} }
