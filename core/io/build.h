@@ -15,7 +15,6 @@ typedef struct mf__draft {
     unsigned char loser;         /* another name at its place is kept */
     unsigned char polymer;
     unsigned char again;         /* it went on after others: its atoms are found through mf__build.atoms */
-    char altloc;                 /* of its first row */
     uint64_t altlocs;            /* bit c & 63 of each location c */
     double best;                 /* the highest occupancy */
 } mf__draft;

@@ -386,6 +386,7 @@ static mf_status put_header(const mf__mmcif *m) {
     MF_TRY(mf__names_add(&s->names, &s->id, m->id, (int64_t)strlen(m->id)));
     MF_TRY(mf__names_add(&s->names, &s->title, m->title, (int64_t)strlen(m->title)));
     MF_TRY(mf__names_add(&s->names, &s->date, m->date, (int64_t)strlen(m->date)));
+    if (s->cell[0] == 0) s->space_group = 0;    /* of no crystal */
     s->resolution = m->refine > 0 ? m->refine : m->em > 0 ? m->em : m->reflns;
     return mf__names_add(&s->names, &s->method, m->method, (int64_t)strlen(m->method));
 }

@@ -343,6 +343,7 @@ static mf_status read_record(mf__pdb *r, int64_t in_run, int whole, int *done) {
     } else if (is_record(r, "MODEL ") || is_record(r, "ENDMDL") || is_record(r, "END   ")) {
         r->boundary = 1;
     } else if (r->header) {
+        if (lower && is_record(r, "SEQRES")) upper_case(at + 14, 60);    /* not the chain in column 12 */
         return mf__pdb_header_record(r->header, r->rows, at);
     }
     return MF_OK;

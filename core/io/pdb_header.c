@@ -7,7 +7,8 @@
  *     REMARK 350         assemblies: BIOMOLECULE, and how many of what
  *
  * Entities are made of them as the archive's mmCIF files have them: chains of one molecule and one sequence are one polymer entity, each
- * ligand is one, and water. They are numbered in this order; without COMPND and SEQRES there are none. */
+ * ligand is one, and water. They are numbered in this order; without COMPND and SEQRES there are none. What they leave out gets entities
+ * when a file is read whole (polymer.c). */
 #include "pdb.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -281,24 +282,18 @@ static mf_status read_molecules(mf__pdb_header *h, mf_structure *s) {
 
 /* What a sequence is made of, by the names of its residues. */
 static mf_status polymer_of(mf__rows *rows, int *out, const int32_t *names, int64_t count) {
-    int64_t amino = 0, rna = 0, dna = 0;
+    int64_t amino = 0, rna = 0, dna = 0, thymine = 0, uracil = 0;
     for (int64_t i = 0; i < count; i++) {
         mf__kind kind;
         MF_TRY(mf__rows_kind(rows, &kind, names[i]));
         amino += kind.polymer == MF__AMINO;
         rna += kind.polymer == MF__RNA;
         dna += kind.polymer == MF__DNA;
+        thymine += kind.code == 'T';
+        uracil += kind.code == 'U';
     }
+    if (thymine > 0 && uracil == 0 && amino == 0) dna += rna, rna = 0;    /* A, C, G and T, as DNA was before 2007 */
     *out = amino + rna + dna == 0 ? MF_POLYMER_NONE : amino >= rna + dna ? MF_POLYMER_PROTEIN : rna >= dna ? MF_POLYMER_RNA : MF_POLYMER_DNA;
-    return MF_OK;
-}
-
-static mf_status new_entity(mf_structure *s, mf__entity **out, int kind, int32_t description) {
-    char id[24];
-    snprintf(id, sizeof id, "%lld", (long long)s->n_entities + 1);
-    MF_TRY(mf__find_entity(out, s, id, (int64_t)strlen(id)));
-    (*out)->kind = kind;
-    (*out)->description = description;
     return MF_OK;
 }
 
@@ -315,8 +310,9 @@ static mf_status sequence_entity(mf__pdb_header *h, mf__rows *rows, const chain 
     mf__fact *fact;
     MF_TRY(mf__map_get(&h->same, &found, (mf__key){hash[0], hash[1], (uint64_t)c->count << 32 | (uint32_t)c->molecule}, s->n_entities));
     if (*found == s->n_entities) {
-        mf__entity *entity;
-        MF_TRY(new_entity(s, &entity, MF_ENTITY_POLYMER, c->molecule ? h->molecules[c->molecule - 1] : 0));
+        int32_t number;
+        MF_TRY(mf__new_entity(s, &number, MF_ENTITY_POLYMER, c->molecule ? h->molecules[c->molecule - 1] : 0));
+        mf__entity *entity = &s->entities[number - 1];
         for (int64_t i = 0; i < c->count; i++) {
             const char *text = mf__name(&s->names, names[i]);
             MF_TRY(mf__add_monomer(s, entity, text, (int64_t)strlen(text)));
@@ -359,11 +355,8 @@ static mf_status declare(mf__pdb_header *h, mf__rows *rows) {
     }
     for (int64_t i = 0; i < h->n_ligands; i++) {
         mf__fact *fact;
-        mf__entity *entity;
         MF_TRY_OUT(mf__rows_fact(rows, &fact, h->ligands[i].id));
-        if (fact->entity) continue;
-        fact->entity = (int32_t)s->n_entities + 1;
-        MF_TRY_OUT(new_entity(s, &entity, MF_ENTITY_NONPOLYMER, h->ligands[i].text));
+        if (fact->entity == 0) MF_TRY_OUT(mf__new_entity(s, &fact->entity, MF_ENTITY_NONPOLYMER, h->ligands[i].text));
     }
     for (int64_t i = 0; i < h->n_entries; i++) {
         mf__fact *fact;
@@ -371,11 +364,9 @@ static mf_status declare(mf__pdb_header *h, mf__rows *rows) {
         if (fact->entity < 0) fact->entity = 0;
     }
     if (h->water) {
-        mf__entity *entity;
         int32_t text;
         MF_TRY_OUT(mf__names_add(&s->names, &text, "water", 5));
-        rows->water = (int32_t)s->n_entities + 1;
-        MF_TRY_OUT(new_entity(s, &entity, MF_ENTITY_WATER, text));
+        MF_TRY_OUT(mf__new_entity(s, &rows->water, MF_ENTITY_WATER, text));
     }
     rows->declared = 1;
 out:

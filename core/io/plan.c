@@ -206,9 +206,12 @@ static mf_status plan_chain(mf__plan *p, const mf_structure *s, int64_t c, int o
     const mf__chain *chain = &s->chains[c];
     const char *id = mf__name(&s->names, chain->id);
     int64_t polymer = -1;    /* the part of residues of the polymer that have no entity */
+    uint64_t twins = 0;      /* residues of this name and number right before this one: nothing but asyms keeps them apart */
     for (int64_t r = chain->first_residue; r < chain->first_residue + chain->residues; r++) {
         const mf__residue *residue = &s->residues[r];
         int labelled = p->label[r] != 0, water = !labelled && is_water(p, s, residue->name);
+        const mf__residue *before = r > chain->first_residue ? residue - 1 : NULL;
+        twins = before && before->name == residue->name && before->number == residue->number && before->insertion == residue->insertion ? twins + 1 : 0;
         int64_t part;
         int32_t entity = residue->entity ? residue->entity : labelled ? chain->entity : 0;
         if (entity) {
@@ -231,8 +234,9 @@ static mf_status plan_chain(mf__plan *p, const mf_structure *s, int64_t c, int o
         } else {
             uint64_t author = (uint64_t)p->text[chain->id] << 2;
             mf__key key = labelled ? (mf__key){author | BY_CHAIN, (uint64_t)part, 0}
-                          : water  ? (mf__key){author | BY_WATERS, 0, 0}
-                                   : (mf__key){author | BY_LIGAND, (uint64_t)(uint32_t)residue->number << 32 | (uint32_t)p->text[residue->name], (unsigned char)residue->insertion};
+                          : water  ? (mf__key){author | BY_WATERS, twins, 0}
+                                   : (mf__key){author | BY_LIGAND, (uint64_t)(uint32_t)residue->number << 32 | (uint32_t)p->text[residue->name],
+                                               twins << 8 | (unsigned char)residue->insertion};
             MF_TRY(keyed_asym(p, &p->asym[r], key, labelled ? id : "", part, s, c));
         }
         p->part[r] = part;

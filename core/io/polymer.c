@@ -86,7 +86,7 @@ static mf_status place_residues(mf__rows *rows, census *c, const int32_t *list, 
     mf__observed *seen = malloc((size_t)(n + 1) * sizeof *seen);
     int32_t *at = malloc((size_t)(n + 1) * sizeof *at);
     mf_status status = MF_OK;
-    int before = 0;
+    int before = 0, caps = 0;
     if (!seen || !at) { status = mf__fail(MF_ENOMEM, "structure.read: '%s': no memory", rows->path); goto out; }
     for (int64_t i = 0; i < n; i++) {
         const mf__residue *r = &s->residues[list[i]];
@@ -97,12 +97,17 @@ static mf_status place_residues(mf__rows *rows, census *c, const int32_t *list, 
             .name = r->name, .also = s->residues[d->rival].name, .number = r->number,
             .linked = i == 0 || d->again || drafts[list[i - 1]].again ? -1 : linked(s, &s->residues[list[i - 1]], r),
         };
-        int known = family(kind, d->flags) != MF__OTHER;
+        int known = family(kind, d->flags) != MF__OTHER || kind.polymer == MF__CAP;
         seen[i].must = (unsigned char)(known && (!r->hetero || seen[i].linked == 1));
         if (before && seen[i].linked == 1) seen[i - 1].must = 1;    /* a HETATM, but bonded */
         before = known;
+        caps |= kind.polymer == MF__CAP;
     }
     MF_TRY_OUT(mf__align(&c->placed, at, seen, n, s->monomers + entity->first_monomer, entity->monomers));
+    if (!c->placed && caps) {    /* old files leave them out of their sequences */
+        for (int64_t i = 0; i < n; i++) seen[i].must &= rows->facts[seen[i].name].kind.polymer != MF__CAP;
+        MF_TRY_OUT(mf__align(&c->placed, at, seen, n, s->monomers + entity->first_monomer, entity->monomers));
+    }
     for (int64_t i = 0; i < n && c->placed; i++) {
         drafts[list[i]].polymer = at[i] >= 0;
         s->residues[list[i]].label = at[i] + 1;
@@ -161,6 +166,23 @@ out:
 
 /* ---- all chains ---- */
 
+/* The entity of residue i: what PDB's header declares, or with rows->complete one that is made. */
+static mf_status find_entity(mf__rows *rows, int64_t i, mf__kind kind, const census *c) {
+    mf_structure *s = rows->s;
+    mf__residue *r = &s->residues[i];
+    const mf__draft *d = &rows->build->drafts[i];
+    const int water = !d->polymer && kind.polymer == MF__WATER;
+    mf__fact *fact;
+    MF_TRY(mf__rows_fact(rows, &fact, d->polymer ? s->chains[d->chain].id : r->name));
+    int32_t *entity = water ? &rows->water : d->polymer ? &fact->chain_entity : &fact->entity;
+    if (d->polymer && (*entity == 0 || (!c->placed && s->entities[*entity - 1].monomers > 0))) entity = &fact->own_entity;
+    if (*entity == 0 && rows->complete)
+        MF_TRY(mf__new_entity(s, entity, d->polymer ? MF_ENTITY_POLYMER : water ? MF_ENTITY_WATER : MF_ENTITY_NONPOLYMER, 0));
+    r->entity = *entity ? s->entities[*entity - 1].id : 0;
+    if (d->polymer && *entity && rows->complete) s->entities[*entity - 1].polymer = s->chains[d->chain].polymer;
+    return MF_OK;
+}
+
 /* Entities, numbers along the polymer and letters, once it is known who belongs to one. */
 static mf_status describe(mf__rows *rows, const census *counts) {
     mf_structure *s = rows->s;
@@ -172,16 +194,12 @@ static mf_status describe(mf__rows *rows, const census *counts) {
         mf__residue *r = &s->residues[i];
         const mf__draft *d = &b->drafts[i];
         mf__kind kind;
-        mf__fact *fact;
         MF_TRY_OUT(mf__rows_kind(rows, &kind, r->name));
         r->code = kind.code;
         if (!d->polymer) r->label = 0;
         else if (!rows->labelled && d->rival != i && rows->altlocs == MF_ALTLOC_ALL) r->label = s->residues[d->rival].label;
         else if (!rows->labelled && !counts[d->chain].placed && !d->loser) r->label = ++labels[d->chain];
-        if (!rows->declared) continue;
-        MF_TRY_OUT(mf__rows_fact(rows, &fact, d->polymer ? s->chains[d->chain].id : r->name));
-        int32_t entity = d->polymer ? fact->chain_entity : kind.polymer == MF__WATER ? rows->water : fact->entity;
-        r->entity = entity ? s->entities[entity - 1].id : 0;
+        if (rows->declared) MF_TRY_OUT(find_entity(rows, i, kind, &counts[d->chain]));
     }
     for (int64_t i = s->n_residues - 1; i >= 0; i--)    /* a chain's entity is that of its polymer */
         if (b->drafts[i].polymer && !b->drafts[i].loser) s->chains[b->drafts[i].chain].entity = s->residues[i].entity;

@@ -151,6 +151,7 @@ static mf_status read_whole(mf_structure **out, mf__source *source, const mf_rea
     mf_status status = MF_OK;
     MF_TRY_OUT(open_reader(&r, source, params));
     MF_TRY_OUT(mf_structure_create(&s, "", ""));
+    r.rows.complete = 1;
     MF_TRY_OUT(read_rows(&got, &r, s, 1));
     *out = s;
     s = NULL;

@@ -220,7 +220,6 @@ static mf_status add_residue(mf__rows *rows, const mf__residue *made, const mf__
     s->residues[number].first_atom = s->n_atoms;
     b->drafts[number] = *draft;
     b->drafts[number].rival = number;
-    /* Another name at the same place is an alternative when the file says so: by the label or by altlocs. */
     int again;
     MF_TRY(grow(rows, &b->places, &again));
     for (int32_t i = 0; again && i < number; i++) {
@@ -232,7 +231,7 @@ static mf_status add_residue(mf__rows *rows, const mf__residue *made, const mf__
     if (*place == 0) {
         *place = number + 1;
         b->places.count++;
-    } else if (s->residues[*place - 1].name != made->name && (made->label || (draft->altloc && b->drafts[*place - 1].altloc))) {
+    } else if (s->residues[*place - 1].name != made->name) {
         b->drafts[number].rival = *place - 1;
     }
     b->residue = b->states[draft->chain].current = number;
@@ -249,7 +248,7 @@ static mf_status find_residue(mf__rows *rows) {
         .name = row->residue, .asym = row->asym, .entity = row->entity, .number = row->number, .label = row->label,
         .insertion = row->insertion, .hetero = row->hetero,
     };
-    const mf__draft draft = {.chain = b->chain, .segment = state->segments, .altloc = row->atom.altloc, .best = row->atom.occupancy};
+    const mf__draft draft = {.chain = b->chain, .segment = state->segments, .best = row->atom.occupancy};
     int32_t last = state->current;
     if (last >= 0 && s->residues[last].name == made.name && same_number(&s->residues[last], &b->drafts[last], &made, &draft)) {
         if (last != b->residue) MF_TRY(go_on(rows, last));
@@ -341,6 +340,16 @@ mf_status mf__rows_ter(mf__rows *rows) {
     b->states[b->chain].segments++;
     b->states[b->chain].current = -1;    /* what follows may be another residue of the same name and number */
     return MF_OK;
+}
+
+/* Another name at the same place is an alternative when the file says so: by the label or by locations of both. */
+static void find_rivals(const mf__rows *rows) {
+    mf__draft *drafts = rows->build->drafts;
+    for (int32_t i = 0; i < rows->s->n_residues; i++) {
+        const mf__draft *first = &drafts[drafts[i].rival];
+        int apart = drafts[i].altlocs > altloc_bit('\0') && first->altlocs > altloc_bit('\0');
+        if (!apart && rows->s->residues[i].label == 0) drafts[i].rival = i;
+    }
 }
 
 /* Of the names at one place the best stays: each rival meets the winner so far, which the first of them keeps. */
@@ -475,6 +484,7 @@ mf_status mf__assemble(mf__rows *rows) {
     MF_TRY(place(rows));
     if (!rows->build) return MF_OK;
     const int64_t total = s->n_residues;
+    find_rivals(rows);
     if (rows->altlocs == MF_ALTLOC_BEST) settle_rivals(rows);
     MF_TRY(mf__find_polymers(rows));
     MF_TRY(sort_chains(rows));

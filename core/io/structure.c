@@ -2,6 +2,7 @@
 #include "structure.h"
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -269,6 +270,17 @@ mf_status mf__find_entity(mf__entity **out, mf_structure *s, const char *id, int
     if (*found < s->n_entities) return MF_OK;
     s->n_entities++;
     **out = (mf__entity){.id = name, .first_monomer = s->n_monomers};
+    return MF_OK;
+}
+
+mf_status mf__new_entity(mf_structure *s, int32_t *number, int kind, int32_t description) {
+    char id[24];
+    mf__entity *entity;
+    snprintf(id, sizeof id, "%lld", (long long)s->n_entities + 1);
+    MF_TRY(mf__find_entity(&entity, s, id, (int64_t)strlen(id)));
+    entity->kind = kind;
+    entity->description = description;
+    *number = (int32_t)s->n_entities;
     return MF_OK;
 }
 

@@ -79,6 +79,7 @@ typedef struct mf__fact {
     int64_t residue;                  /* the last residue with an atom of the name, counted over all pieces, + 1 */
     int32_t atom;                     /* that atom */
     int32_t chain_entity, entity;     /* what PDB's header declares of a chain id and a residue name: an entity's number + 1 */
+    int32_t own_entity;               /* of a chain id: made since what the header declares is not of its atoms */
     unsigned char flags;              /* what an atom of that name says of its residue */
     unsigned char knows_flags, knows_kind;
     signed char polymer;              /* of an entity's id: _entity_poly's type, MF_POLYMER_ */
@@ -94,6 +95,7 @@ typedef struct mf__rows {
     int declared;                     /* PDB's header says which entity a chain or a ligand is of */
     int32_t water;                    /* the entity of water that it declares, number + 1 */
     int altlocs;                      /* MF_ALTLOC_ */
+    int complete;                     /* residues that the header says nothing of get entities too */
     int models;                       /* later ones are left out; 0: none are */
     int ended;                        /* the chain of the piece that comes had its TER already */
     mf__fact *facts;
@@ -124,6 +126,7 @@ mf_status mf__structure_like(mf_structure **out, const mf_structure *s);    /* w
 int mf__set_cell(mf_structure *s, const double cell[6]);
 /* Entities, their sequences and assemblies, in the order of the file. An entity is made when it is first named. */
 mf_status mf__find_entity(mf__entity **out, mf_structure *s, const char *id, int64_t bytes);
+mf_status mf__new_entity(mf_structure *s, int32_t *number, int kind, int32_t description);    /* its id and *number: how many there are */
 mf_status mf__add_monomer(mf_structure *s, mf__entity *entity, const char *name, int64_t bytes);    /* of the entity added to last */
 mf_status mf__add_assembly(mf__assembly **out, mf_structure *s, const char *id, int64_t bytes);
 

@@ -19,12 +19,12 @@ local function atom(name, residue, chain, number, x, record)
     chain, number, x, name:sub(1, 1))
 end
 
--- Chain, model, residues with labels and entities, atoms.
+-- Chain, model, residues with labels, and the entities of polymers (others are numbered anew in a whole file), atoms.
 local function words(s)
   local list = {}
   for _, chain in ipairs(s:chains()) do
     for _, r in ipairs(s:residues(chain.index)) do
-      local text = { chain.model .. chain.id, r.name .. r.number, r.label, r.entity }
+      local text = { chain.model .. chain.id, r.name .. r.number, r.label, r.label > 0 and r.entity or "" }
       for _, a in ipairs(s:residue_atoms(r.index)) do text[#text + 1] = a.name .. a.x end
       list[#list + 1] = table.concat(text, " ")
     end

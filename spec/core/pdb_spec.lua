@@ -65,6 +65,26 @@ CRYST1   30.060   40.500   50.125  90.00  91.50  90.00 P 1 21 1      4
     assert.are.same({ { 2, 3 }, { 1 } }, { chains[2].labels, chains[3].labels })
   end)
 
+  it("leaves nobody without an entity: what it does not declare gets one", function()
+    local mixed = structure.parse(seqres("A", "GLY ALA") .. amino("GLY", "A", 1, 1) .. "TER\n" .. amino("TRP", "B", 1, 5) .. "TER\n"
+      .. atom("S", "SO4", "A", 9, 1, HET) .. atom("O", "HOH", "A", 10, 1, HET) .. atom("O", "HOH", "B", 10, 1, HET))
+    local list = {}
+    for c = 1, 2 do
+      for _, r in ipairs(mixed:residues(c)) do list[#list + 1] = r.name .. r.entity end
+    end
+    assert.are.equal("GLY1 SO43 HOH4 TRP2 HOH4", table.concat(list, " "))
+    assert.are.same({ "protein", "protein", "none", "none" }, { mixed:entities()[1].polymer, mixed:entities()[2].polymer,
+      mixed:entities()[3].polymer, mixed:entities()[4].polymer })
+    local wrong = structure.parse(seqres("A", "GLY ALA") .. amino("TRP", "A", 1, 1) .. amino("TRP", "A", 2, 2))
+    assert.are.same({ "2", {} }, { wrong:chains()[1].entity, wrong:entities()[2].monomers })
+  end)
+
+  it("tells DNA with names from before 2007", function()
+    local old = structure.parse(seqres("A", "A C G T") .. atom("P", "A", "A", 1, 1)
+      .. atom("C4*", "T", "A", 4, 9, { element = "C" }))
+    assert.are.same({ "dna", "dna" }, { old:entities()[1].polymer, old:chains()[1].polymer })
+  end)
+
   it("tells assemblies and the cell", function()
     assert.are.same({
       { id = "1", details = "author_and_software_defined_assembly", oligomer = "trimeric", count = 3 },
