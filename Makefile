@@ -274,6 +274,7 @@ check-gpu-sanitize: all $(BUILD)/sanitize ## run every operator on the GPU under
 check-long: check ## everything, the slow specs too
 	$(Q)MOONFOLD_BUILD=$(BUILD) MOONFOLD_LONG=1 busted --lua=luajit
 	$(Q)$(CHECK) check-chemistry
+	$(Q)$(CHECK) check-writers
 	$(Q)$(CHECK) check-structures
 	$(Q)$(CHECK) check-threads
 	$(Q)$(CHECK) check-torch
@@ -286,6 +287,10 @@ check-torch: cpu ## hold checkpoints against PyTorch, where a python3 has it
 check-structures: cpu ## hold what is read of every file of ../shared/data against gemmi, and labels along SEQRES against mmCIF's
 	$(Q)for tool in gemmi_counts seqres; do LUA_PATH='lua/?.lua;lua/?/init.lua;;' MOONFOLD_LIBRARY=$(LIBRARY) \
 	    $(BUILD)/moonfold spec/tools/$$tool.lua || exit 1; done
+
+.PHONY: check-writers
+check-writers: cpu ## write every structure of ../shared/data, read it back; gemmi, mkdssp, TM-align, PyMOL look too (args="folder every")
+	$(Q)LUA_PATH='lua/?.lua;lua/?/init.lua;;' MOONFOLD_LIBRARY=$(LIBRARY) $(BUILD)/moonfold spec/tools/roundtrip.lua $(args)
 
 .PHONY: check-chemistry
 check-chemistry: cpu ## hold secondary structure against mkdssp, torsions against gemmi, rebuilt backbones against ../shared/data

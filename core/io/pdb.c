@@ -344,6 +344,7 @@ static mf_status read_record(mf__pdb *r, int64_t in_run, int whole, int *done) {
         r->boundary = 1;
     } else if (r->header) {
         if (lower && is_record(r, "SEQRES")) upper_case(at + 14, 60);    /* not the chain in column 12 */
+        if (lower && is_record(r, "MODRES")) upper_case(at + 13, 3), upper_case(at + 25, 3);
         return mf__pdb_header_record(r->header, r->rows, at);
     }
     return MF_OK;

@@ -254,7 +254,7 @@ static mf_status finish_parts(mf__plan *p, const mf_structure *s) {
         const mf__chain *chain = a < p->n_asyms ? &s->chains[p->asyms[a].chain_index] : NULL;
         if (part->kind == MF_ENTITY_UNKNOWN) part->kind = chain && !p->asyms[a].polymer ? MF_ENTITY_NONPOLYMER : MF_ENTITY_POLYMER;
         if (part->kind != MF_ENTITY_POLYMER || part->units > 0) continue;
-        if (chain && part->polymer == MF_POLYMER_NONE) part->polymer = chain->polymer;
+        if (chain && chain->polymer != MF_POLYMER_NONE) part->polymer = chain->polymer;    /* seen, where a header may have guessed */
         const mf__entity *stated = i < s->n_entities ? &s->entities[i] : NULL;    /* they were planned first, in their order */
         const mf__chain absent = {.polymer = part->polymer};
         int64_t first = p->n_units;

@@ -191,7 +191,7 @@ static void pdb_date(char *out, const char *date) {
     else snprintf(out, 10, "%9s", "");
 }
 
-/* The whole sequence of a chain, 13 residues a line: where a file has stated it, or where there was no file. */
+/* The whole sequence of a chain, 13 residues a line: where the file has stated it, or where there was no file but a builder. */
 static mf_status put_seqres(mf__writer *w, const mf_structure *s, const mf__plan *plan, int64_t chain) {
     int64_t total = 0;
     char line[128];
@@ -200,7 +200,7 @@ static mf_status put_seqres(mf__writer *w, const mf_structure *s, const mf__plan
         for (int64_t i = 0; i < plan->n_asyms; i++) {
             const mf__asym *asym = &plan->asyms[i];
             const mf__part *part = &plan->parts[asym->part];
-            int stated = s->n_entities == 0 || (asym->part < s->n_entities && s->entities[asym->part].monomers > 0);
+            int stated = s->records == 0 || (asym->part < s->n_entities && s->entities[asym->part].monomers > 0);
             if (asym->chain_index != chain || !asym->polymer || !stated) continue;
             for (int64_t u = part->first, last = 0; u < part->first + part->units; u++) {
                 if (plan->units[u].number == last) continue;    /* another name at one place */

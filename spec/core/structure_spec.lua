@@ -165,6 +165,14 @@ describe("reading PDB", function()
     assert.are.same({ 2, 1 }, { x:totable()[1][1][1], x:totable()[1][2][1] })
   end)
 
+  it("reads residue names of lower-case records in upper case, those of the sequence too", function()
+    local text = "SEQRES   1 a    2  GLY MSE\nMODRES 1ABC MSE a    2  MET\n" .. backbone("GLY", "a", 1, 1)
+    local s = structure.parse(text:lower())
+    assert.are.same({ "GLY" }, only(s).names)
+    assert.are.equal("GLY", ffi.string(binding.C.mf_structure_text(s.handle, binding.C.MF_TEXT_MONOMER, 0)))
+    assert.are.equal("MSE", ffi.string(binding.C.mf_structure_text(s.handle, binding.C.MF_TEXT_MONOMER, 1)))
+  end)
+
   it("keeps the case of chain ids", function()
     local s = structure.parse(backbone("ALA", "a", 1, 1) .. backbone("ALA", "A", 1, 1) .. atom("O", "HOH", "a", 9, 1,
       { record = "HETATM" }))

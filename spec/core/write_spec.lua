@@ -262,6 +262,7 @@ END
     assert.are.equal("1ABC", back.id)
     assert.are.equal("1999-03-05", back.date)
     assert.are.equal(1.85, back.resolution)
+    assert.is_nil(read(folder .. "/again.pdb"):find "SEQRES") -- the file does not say that this was all
     assert.are.equal(s:counts().atoms, back:counts().atoms)
     local text = read(folder .. "/again.pdb")
     for _, line in ipairs {
@@ -355,6 +356,25 @@ HETATM 13 O O . HOH R w . ? 9 8 9 1 5 ? 300 H 1
       "SEQRES   1 H    6  MET ALA GLY SER MSE TRP", "CRYST1   10.123   20.500   30.000  90.00  91.25 120.00 P 21 21 21  ",
       "HETATM    7 CA    CA H 200       9.000   9.000   9.000  1.00  5.00          CA2+",
     } do assert.truthy(text:find(line, 1, true), line) end
+  end)
+
+  it("writes the pieces of a file that is read a chain at a time", function()
+    local text = awkward:gsub("EXPDTA", "COMPND    MOL_ID: 1;\nCOMPND   2 MOLECULE: ENZYME;\nCOMPND   3 CHAIN: A;\nEXPDTA")
+    files.replace(folder .. "/whole.pdb", text)
+    structure.read(folder .. "/whole.pdb", { altlocs = "all" }):write(folder .. "/whole.cif")
+    for _, from in ipairs { ".pdb", ".cif" } do
+      local pieces, atoms = 0, 0
+      for s in structure.chains(folder .. "/whole" .. from, { altlocs = "all" }) do
+        pieces, atoms = pieces + 1, atoms + s:counts().atoms
+        for _, ending in ipairs { ".pdb", ".cif" } do
+          s:write(folder .. "/piece" .. ending)
+          local back = structure.read(folder .. "/piece" .. ending, { altlocs = "all" })
+          assert.is_nil(difference(s, back, ending:sub(2)))
+        end
+      end
+      assert.is_true(pieces > 2)
+      assert.are.equal(23, atoms)
+    end
   end)
 
   it("writes SEQRES over several lines", function()

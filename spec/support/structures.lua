@@ -74,7 +74,8 @@ function M.difference(a, b, format)
     local x = pdb and rounded(cell[1][i], i < 3 and 3 or 2) or cell[1][i]
     if x ~= cell[2][i] then return ("cell %d: %g -> %g"):format(i + 1, cell[1][i], cell[2][i]) end
   end
-  if text(a, "MF_TEXT_SPACE_GROUP", 0) ~= text(b, "MF_TEXT_SPACE_GROUP", 0) then
+  local lost = pdb and cell[1][0] == 0 -- the conventional cell stands for none
+  if not lost and text(a, "MF_TEXT_SPACE_GROUP", 0) ~= text(b, "MF_TEXT_SPACE_GROUP", 0) then
     return ("space group: '%s' -> '%s'"):format(text(a, "MF_TEXT_SPACE_GROUP", 0), text(b, "MF_TEXT_SPACE_GROUP", 0))
   end
   local c1, c2 = ffi.new "mf_chain_info", ffi.new "mf_chain_info"
@@ -124,7 +125,8 @@ function M.difference(a, b, format)
   end
   if not pdb and n.entities > 0 then
     for _, field in ipairs { "entities", "monomers", "assemblies" } do
-      local grown = field == "monomers" and m.monomers >= n.monomers -- entities that had no sequence have one
+      -- residues that had no entity have one, entities that had no sequence too
+      local grown = field ~= "assemblies" and m[field] >= n[field]
       if n[field] ~= m[field] and not grown then return ("%s: %d -> %d"):format(field, tonumber(n[field]), tonumber(m[field])) end
     end
     local e1, e2 = ffi.new "mf_entity_info", ffi.new "mf_entity_info"
