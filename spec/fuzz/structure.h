@@ -2,8 +2,8 @@
  *
  *   - every string, number and index that the structure gives is asked for: the sanitizers see what is out of place
  *   - all locations of the atoms are at least as many atoms as the best ones, and never more than the file's records
- *   - what is read is written as mmCIF and read again: the same chains, residues, atoms and coordinates
- *   - chain by chain it is the same atoms as whole, where both ways accept the file */
+ *   - what is read is written as mmCIF, where the writer takes it, and read again: as many models and atoms
+ *   - chain by chain there are as many atoms as whole, with all locations */
 #ifndef MF_FUZZ_STRUCTURE_H
 #define MF_FUZZ_STRUCTURE_H
 #include "../../core/moonfold.h"
@@ -45,7 +45,7 @@ static void look(const mf_structure *s) {
     if (monomers > n.monomers) abort();
 }
 
-/* Written and read again: as many of everything, every atom where it was. */
+/* Written and read again. What each atom is stays to the specs: here it is that nothing is lost or refused. */
 static void round_trip(const mf_structure *s, mf_read_params *params) {
     char path[64];    /* not a file of memory: writing replaces a name */
     snprintf(path, sizeof path, "/dev/shm/moonfold-fuzz-%d.cif", (int)getpid());
