@@ -635,6 +635,9 @@ mf_status mf_structure_contacts(mf_tensor **pairs, mf_tensor **distances, const 
 mf_status mf_structure_clashes(mf_tensor **pairs, mf_tensor **depths, const mf_structure *s, mf_ctx *ctx, int model, double allowed);
 enum { MF_PAIR_GC, MF_PAIR_AU, MF_PAIR_GU };
 mf_status mf_structure_base_pairs(mf_tensor **pairs, mf_tensor **kinds, const mf_structure *s, mf_ctx *ctx, int model);
+/* Standard frames of the bases (Olson et al. 2001), a row for each polymer residue of the chain: R (N, 3, 3), t (N, 3) angstrom, rmsd (N) of
+ * the ring to the standard one, all float64, mask (N) bool. Where a base lacks atoms: the identity, 0, 0. */
+mf_status mf_structure_base_frames(mf_tensor **R, mf_tensor **t, mf_tensor **rmsd, mf_tensor **mask, const mf_structure *s, mf_ctx *ctx, int64_t chain);
 mf_status mf_image_png(const char *path, const unsigned char *pixels, int64_t width, int64_t height, int channels);  /* 1 grey, 3 RGB */
 
 #pragma GCC visibility pop

@@ -51,8 +51,7 @@ static int load(base *b, const mf_structure *s, const mf_residue_info *residue) 
     if (!(norm > 0)) return 0;
     for (int k = 0; k < 3; k++) b->normal[k] /= sqrt(norm);
     b->code = residue->code == 'T' ? 'U' : residue->code;
-    double c5[3];
-    if (b->code == 'U' && mf__atom_of(c5, s, residue, "C5") && mf__distance(b->c1, c5) < 1.9)
+    if (b->code == 'U' && mf__carbon_glycoside(s, residue))
         for (int k = 0; k < 3; k++) {
             double swap = b->x[O2][k];
             b->x[O2][k] = b->x[O4][k];

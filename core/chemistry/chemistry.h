@@ -12,6 +12,9 @@ int mf__atom_of(double xyz[3], const mf_structure *s, const mf_residue_info *res
 /* A polymer's representative atom: CA, or C4' of nucleotides. */
 int mf__representative(double xyz[3], const mf_structure *s, const mf_residue_info *residue, int polymer);
 
+/* A base that hangs on C5, as pseudouridine's: its C1' is bonded there. O2 and O4, C2 and C4, N1 and C5 have changed places. */
+int mf__carbon_glycoside(const mf_structure *s, const mf_residue_info *residue);
+
 /* Dihedral a-b-c-d in degrees, IUPAC sign, (-180, 180]; NaN where three points are in line. */
 double mf__dihedral(const double *a, const double *b, const double *c, const double *d);
 

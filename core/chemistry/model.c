@@ -42,6 +42,11 @@ int mf__representative(double xyz[3], const mf_structure *s, const mf_residue_in
     return mf__atom_of(xyz, s, residue, polymer == MF_POLYMER_PROTEIN ? "CA" : "C4'");
 }
 
+int mf__carbon_glycoside(const mf_structure *s, const mf_residue_info *residue) {
+    double c1[3], c5[3];
+    return mf__atom_of(c1, s, residue, "C1'") && mf__atom_of(c5, s, residue, "C5") && mf__distance(c1, c5) < 1.9;
+}
+
 double mf__dihedral(const double *a, const double *b, const double *c, const double *d) {
     double u[3], v[3], w[3], m[3], n[3];
     for (int k = 0; k < 3; k++) {

@@ -54,10 +54,8 @@ static void nucleic(double *out, const window *w) {
         {"C5'", "C4'", "C3'", "O3'"}, {"C4'", "C3'", "O3'", "+P"}, {"C3'", "O3'", "+P", "+O5'"},
     };
     for (int k = 0; k < 6; k++) out[MF_TORSION_ALPHA + k] = measure(w, quartets[k]);
-    double c1[3], from[3];
-    int has_sugar = mf__atom_of(c1, w->s, &w->residue[1], "C1'");
-    int purine = mf__atom_of(from, w->s, &w->residue[1], "N9");
-    int by_carbon = !purine && has_sugar && mf__atom_of(from, w->s, &w->residue[1], "C5") && mf__distance(c1, from) < 1.9;
+    double n9[3];
+    int purine = mf__atom_of(n9, w->s, &w->residue[1], "N9"), by_carbon = !purine && mf__carbon_glycoside(w->s, &w->residue[1]);
     out[MF_TORSION_CHI] = purine      ? measure(w, (const char *const[]){"O4'", "C1'", "N9", "C4"})
                           : by_carbon ? measure(w, (const char *const[]){"O4'", "C1'", "C5", "C4"})
                                       : measure(w, (const char *const[]){"O4'", "C1'", "N1", "C2"});

@@ -1,4 +1,4 @@
---- What a structure is made of: secondary structure, torsions, contacts, clashes, base pairs.
+--- What a structure is made of: secondary structure, torsions, contacts, clashes, base pairs, base frames.
 --
 -- Every function is a method of structures too, and looks at one model (`model`, default 1).
 --
@@ -7,6 +7,7 @@
 --     s:torsions()[1][2].phi                    --> -91.02 (degrees)
 --     s:contacts { cutoff = 8 }                 --> pairs (K, 2), distances (K)
 --     s:base_pairs(), s:dot_bracket()
+--     s:base_frames()[1].translations           --> (N, 3), with rotations, mask and rmsd
 --     print(s:show())  s:contact_map "map.png"
 --
 -- Results for polymer residues are lists by chain index, of one entry a residue as in `chain.sequence`. Residues and atoms
@@ -45,6 +46,13 @@ local function each_residue(s, model, visit)
         if residue.label ~= 0 then visit(c + 1, chain.polymer, r) end
       end
     end
+  end
+end
+
+local function check_model(s, what, model)
+  local models = s:counts().models
+  if type(model) ~= "number" or model < 1 or model > models or model % 1 ~= 0 then
+    fail("%s: there is no model %s, the structure has %d", what, tostring(model), models)
   end
 end
 
@@ -232,6 +240,37 @@ function M.base_pairs(s, o)
   pairs_:release()
   kinds:release()
   return list
+end
+
+--- Standard reference frames of the bases of nucleic chains.
+-- The origin lies between the bases of an ideal pair, x points into the major groove, y along the pair toward the base's own
+-- strand, z along the strand from 5' to 3': the partner's frame is that of the base, turned by half a turn about x. The frame
+-- is the rigid motion that lays the ring of the standard base on the residue's. Modified bases count as their parents.
+-- Source: Olson et al. (2001) J Mol Biol 313, 229.
+-- @tparam Structure s
+-- @tparam ?table o `model`
+-- @treturn table by chain index, for RNA and DNA: `rotations` (N, 3, 3) whose columns are x, y, z, `translations` (N, 3) in
+--   angstrom and `rmsd` (N) of the fit, float64, a row for each residue of `chain.sequence`; `mask` (N) bool, false where
+--   less than half of a base's ring is there (the identity, 0 and 0 then)
+-- @usage local f = s:base_frames()[1]
+--        local normals = f.rotations:select(3, 3)      -- (N, 3)
+function M.base_frames(s, o)
+  local handle = handle_of(s, "base_frames")
+  o = read_options("base_frames", { model = 1 }, o)
+  check_model(s, "base_frames", o.model)
+  local chain, result = ffi.new "mf_chain_info", {}
+  local R, t, rmsd, mask = ffi.new "mf_tensor *[1]", ffi.new "mf_tensor *[1]", ffi.new "mf_tensor *[1]", ffi.new "mf_tensor *[1]"
+  for c = 0, s:counts().chains - 1 do
+    check(C.mf_structure_chain(handle, c, chain))
+    if chain.model == o.model and (chain.polymer == C.MF_POLYMER_RNA or chain.polymer == C.MF_POLYMER_DNA) then
+      check(C.mf_structure_base_frames(R, t, rmsd, mask, handle, binding.ctx, c))
+      result[c + 1] = {
+        rotations = binding.adopt(R[0]), translations = binding.adopt(t[0]), rmsd = binding.adopt(rmsd[0]),
+        mask = binding.adopt(mask[0]),
+      }
+    end
+  end
+  return result
 end
 
 local BRACKETS = { "()", "[]", "{}", "<>" }

@@ -294,7 +294,8 @@ end
 function M.writer(...) return require("moonfold.structure_write").writer(...) end
 for module, names in pairs {
   ["moonfold.chemistry"] = {
-    "secondary_structure", "torsions", "radius_of_gyration", "contacts", "clashes", "base_pairs", "dot_bracket",
+    "secondary_structure", "torsions", "radius_of_gyration", "contacts", "clashes", "base_pairs", "base_frames",
+    "dot_bracket",
   },
   ["moonfold.structure_show"] = { "show", "contact_map" },
   ["moonfold.structure_write"] = { "write" },

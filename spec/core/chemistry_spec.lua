@@ -296,18 +296,27 @@ describe("radius of gyration", function()
   end)
 end)
 
+-- bases in the standard frame of a pair (Olson et al. 2001); the partner is turned about x
+local BASES = {
+  G = "C1' -2.477 5.399 N9 -1.289 4.551 C8 0.023 4.962 N7 0.870 3.969 C5 0.071 2.833 C6 0.424 1.460 O6 1.554 0.955 "
+    .. "N1 -0.700 0.641 C2 -1.999 1.087 N2 -2.949 0.139 N3 -2.342 2.364 C4 -1.265 3.177",
+  C = "C1' -2.477 5.402 N1 -1.285 4.542 C2 -1.472 3.158 O2 -2.628 2.709 N3 -0.391 2.344 C4 0.837 2.868 N4 1.875 2.027 "
+    .. "C5 1.056 4.275 C6 -0.023 5.068",
+  A = "C1' -2.479 5.346 N9 -1.291 4.498 C8 0.024 4.897 N7 0.877 3.902 C5 0.071 2.771 C6 0.369 1.398 N6 1.611 0.909 "
+    .. "N1 -0.668 0.532 C2 -1.912 1.023 N3 -2.320 2.290 C4 -1.267 3.124",
+  U = "C1' -2.481 5.354 N1 -1.284 4.500 C2 -1.462 3.131 O2 -2.563 2.608 N3 -0.302 2.397 C4 0.989 2.884 O4 1.935 2.094 "
+    .. "C5 1.089 4.311 C6 -0.024 5.053",
+  T = "C1' -2.481 5.354 N1 -1.284 4.500 C2 -1.462 3.135 O2 -2.562 2.608 N3 -0.298 2.407 C4 0.994 2.897 O4 1.944 2.119 "
+    .. "C5 1.106 4.338 C7 2.466 4.961 C6 -0.024 5.057",
+}
+
+-- A uridine of these atoms, named as pseudouridine's.
+local function turned(atoms)
+  local names = { N1 = "C5", C5 = "N1", O2 = "O4", O4 = "O2", C2 = "C4", C4 = "C2" }
+  for _, a in ipairs(atoms) do a.name = names[a.name] or a.name end
+end
+
 describe("base pairs", function()
-  -- bases in the standard frame of a pair; the partner is turned about x
-  local BASES = {
-    G = "C1' -2.477 5.399 N9 -1.289 4.551 C8 0.023 4.962 N7 0.870 3.969 C5 0.071 2.833 C6 0.424 1.460 O6 1.554 0.955 "
-      .. "N1 -0.700 0.641 C2 -1.999 1.087 N2 -2.949 0.139 N3 -2.342 2.364 C4 -1.265 3.177",
-    C = "C1' -2.477 5.402 N1 -1.285 4.542 C2 -1.472 3.158 O2 -2.628 2.709 N3 -0.391 2.344 C4 0.837 2.868 N4 1.875 2.027 "
-      .. "C5 1.056 4.275 C6 -0.023 5.068",
-    A = "C1' -2.479 5.346 N9 -1.291 4.498 C8 0.024 4.897 N7 0.877 3.902 C5 0.071 2.771 C6 0.369 1.398 N6 1.611 0.909 "
-      .. "N1 -0.668 0.532 C2 -1.912 1.023 N3 -2.320 2.290 C4 -1.267 3.124",
-    U = "C1' -2.481 5.354 N1 -1.284 4.500 C2 -1.462 3.131 O2 -2.563 2.608 N3 -0.302 2.397 C4 0.989 2.884 O4 1.935 2.094 "
-      .. "C5 1.089 4.311 C6 -0.024 5.053",
-  }
   -- A helix step by step; second: on the other strand. dx shears the base (a wobble).
   local function base(letter, step, second, dx)
     local angle, atoms = math.rad(32.7) * step, {}
@@ -363,10 +372,9 @@ describe("base pairs", function()
   end)
 
   it("know pseudouridine, whose O2 is where uridine has O4", function()
-    local names = { N1 = "C5", C5 = "N1", O2 = "O4", O4 = "O2", C2 = "C4", C4 = "C2" }
     local b = hairpin("", "U", 0)
     b.id, b.residues[1].name = "B", "PSU"
-    for _, a in ipairs(b.residues[1].atoms) do a.name = names[a.name] or a.name end
+    turned(b.residues[1].atoms)
     assert.equal("(&)", (mf.structure.build({ chains = { hairpin("A", "", 0), b } }):dot_bracket()))
   end)
 
@@ -386,6 +394,165 @@ describe("base pairs", function()
     for k = #atoms, 1, -1 do if atoms[k].name == "C6" then table.remove(atoms, k) end end
     assert.equal("(.(&).)", (mf.structure.build({ chains = { a, b } }):dot_bracket()))
     assert.equal("", (ubiquitin():dot_bracket()))
+  end)
+end)
+
+describe("base frames", function()
+  -- The standard base, each atom moved by R x + t.
+  local function placed(letter, R, t, name)
+    local atoms = {}
+    for atom, x, y in BASES[letter]:gmatch "(%S+) (%S+) (%S+)" do
+      local p = {}
+      for a = 1, 3 do p[a] = R[a][1] * tonumber(x) + R[a][2] * tonumber(y) + t[a] end
+      atoms[#atoms + 1] = { name = atom, element = atom:sub(1, 1), x = p[1], y = p[2], z = p[3] }
+    end
+    return { name = name or letter, atoms = atoms }
+  end
+  local function frames(residues, polymer)
+    return mf.structure.build({ chains = { { polymer = polymer or "rna", residues = residues } } }):base_frames()[1]
+  end
+  local IDENTITY = { { 1, 0, 0 }, { 0, 1, 0 }, { 0, 0, 1 } }
+  local function without(residue, ...)
+    local kept = {}
+    for _, a in ipairs(residue.atoms) do
+      local stays = true
+      for _, name in ipairs { ... } do stays = stays and a.name ~= name end
+      if stays then kept[#kept + 1] = a end
+    end
+    return { name = residue.name, atoms = kept }
+  end
+
+  it("are the motion that the standard base was moved by", function()
+    mf.seed(11)
+    -- residue name, its base; modified ones by their parents
+    local names = { "A", "C", "G", "U", "DA", "DC", "DG", "DT", "DU", "5MC", "2MG", "H2U", "PSU", "1MA", "5MU", "I" }
+    local bases = { "A", "C", "G", "U", "A", "C", "G", "T", "U", "C", "G", "U", "U", "A", "U", "G" }
+    local n = #names
+    local R = mf.geometry.so3_exp(mf.randn(n, 3, { dtype = "float64" }) * 2)
+    local t = mf.randn(n, 3, { dtype = "float64" }) * 50
+    local turns, shifts, residues = R:totable(), t:totable(), {}
+    for i = 1, n do
+      residues[i] = placed(bases[i], turns[i], shifts[i], names[i])
+      if names[i] == "PSU" then turned(residues[i].atoms) end
+    end
+    for _, polymer in ipairs { "rna", "dna" } do
+      local f = frames(residues, polymer)
+      assert.same({ { n, 3, 3 }, { n, 3 } }, { f.rotations:shape(), f.translations:shape() })
+      assert.same({ { n }, { n } }, { f.rmsd:shape(), f.mask:shape() })
+      assert.equal(n, f.mask:float():sum():item())
+      -- coordinates of 100 angstrom are rounded to 1e-14; the smallest arm is 1
+      assert.is_true((f.rotations - R):abs():max():item() < 1e-12)
+      assert.is_true((f.translations - t):abs():max():item() < 1e-11)
+      assert.is_true(f.rmsd:max():item() < 1e-12)
+    end
+  end)
+
+  it("fit what is there of a ring, and are masked where less than half of it is, or it lies on a line", function()
+    local t = { 1, 2, 3 }
+    local line, spot, far = placed("U", IDENTITY, t), placed("A", IDENTITY, t), placed("C", IDENTITY, t)
+    for k, a in ipairs(line.atoms) do a.x, a.y, a.z = k, 2 * k, 3 end
+    for _, a in ipairs(spot.atoms) do a.x, a.y, a.z = 1, 1, 1 end
+    far.atoms[1].x = 900                    -- C1' is not of the ring
+    local G, U = placed("G", IDENTITY, t), placed("U", IDENTITY, t)
+    local f = frames {
+      without(G, "N9", "C8", "N7", "C5"), without(G, "N9", "C8", "N7", "C5", "C6"), without(U, "C4", "C5", "C6"),
+      without(U, "C2", "N3", "C4", "C5"), line, spot, far, { name = "A", atoms = {} }, placed("A", IDENTITY, t, "N"),
+    }
+    local kept = { true, false, true, false, false, false, true, false, false }
+    for i, there in ipairs(f.mask:totable()) do
+      assert.equal(kept[i], there == true or there == 1, i)
+      local R, at = f.rotations:select(1, i), f.translations:select(1, i):totable()
+      assert.is_true((R - mf.tensor(IDENTITY, { dtype = "float64" })):abs():max():item() < 1e-9)
+      for a = 1, 3 do assert.is_true(math.abs(at[a] - (kept[i] and t[a] or 0)) < 1e-9) end
+      assert.is_true(f.rmsd:select(1, i):item() < 1e-9)
+    end
+  end)
+
+  it("tell how far a ring is from the standard one", function()
+    local bent = placed("U", IDENTITY, { 0, 0, 0 })
+    for k, a in ipairs(bent.atoms) do a.z = k % 2 == 0 and 0.1 or -0.1 end
+    local rmsd = frames({ bent }).rmsd:item()
+    assert.is_true(rmsd > 0.05 and rmsd <= 0.1 + 1e-9)
+  end)
+
+  it("have rows for the polymer's residues of nucleic chains of one model", function()
+    local water = { name = "HOH", atoms = { { name = "O", element = "O", x = 0, y = 0, z = 9 } } }
+    local list = { placed("A", IDENTITY, { 0, 0, 0 }), placed("C", IDENTITY, { 0, 0, 3 }) }
+    local s = mf.structure.build { chains = {
+      { id = "A", polymer = "rna", residues = list }, { id = "W", residues = { water } },
+      { id = "P", polymer = "protein", residues = { { name = "GLY", atoms = {} } } },
+      { id = "A", model = 2, polymer = "dna", residues = {} },
+    } }
+    local function lengths(found)
+      local result = {}
+      for c, f in pairs(found) do result[c] = f.mask:size(1) end
+      return result
+    end
+    assert.same({ [1] = 2 }, lengths(s:base_frames()))
+    assert.same({ [4] = 0 }, lengths(s:base_frames { model = 2 }))
+    support.error_matches(function() s:base_frames { model = 3 } end, "base_frames: there is no model 3, the structure has 2", true)
+    support.error_matches(function() s:base_frames { model = 1.5 } end, "there is no model 1.5", true)
+    assert.same({}, ubiquitin():base_frames())
+  end)
+
+  -- Of each pair: angle between the z axes in degrees, distance of the origins in angstrom.
+  local function pairs_of(s)
+    local frames_of, row, list = s:base_frames(), {}, {}
+    for _, chain in ipairs(s:chains(1)) do
+      local n = 0
+      for _, r in ipairs(s:residues(chain.index)) do
+        if r.polymer then
+          n = n + 1
+          row[r.index] = { frames_of[chain.index], n }
+        end
+      end
+    end
+    for _, p in ipairs(s:base_pairs()) do
+      local a, b = row[p.first], row[p.second]
+      local function of(x) return x[1].rotations:select(1, x[2]):totable(), x[1].translations:select(1, x[2]):totable() end
+      local R, t = of(a)
+      local Q, u = of(b)
+      local dot, square = 0, 0
+      for k = 1, 3 do
+        dot, square = dot + R[k][3] * Q[k][3], square + (t[k] - u[k]) ^ 2
+      end
+      list[#list + 1] = { kind = p.kind, angle = math.deg(math.acos(math.max(-1, math.min(1, dot)))), distance = math.sqrt(square) }
+    end
+    return list
+  end
+
+  it("of an ideal pair stand in one place, turned about x", function()
+    local half_turn = { { 1, 0, 0 }, { 0, -1, 0 }, { 0, 0, -1 } }
+    for _, pair in ipairs { { "G", "C" }, { "A", "U" } } do
+      local s = mf.structure.build { chains = {
+        { id = "A", polymer = "rna", residues = { placed(pair[1], IDENTITY, { 5, 6, 7 }) } },
+        { id = "B", polymer = "rna", residues = { placed(pair[2], half_turn, { 5, 6, 7 }) } },
+      } }
+      local p = pairs_of(s)[1]
+      assert.is_true(p.distance < 1e-9 and p.angle > 180 - 1e-4)
+    end
+  end)
+
+  it("of a tRNA's Watson-Crick pairs oppose each other and nearly meet", function()
+    local file = io.open("../shared/data/rna/1ehz.pdb.gz")
+    if not file then return pending "skipped: no shared data" end
+    file:close()
+    local s = mf.structure.read "../shared/data/rna/1ehz.pdb.gz"
+    local n, distances, angles = 0, {}, {}
+    for _, p in ipairs(pairs_of(s)) do
+      if p.kind ~= "GU" then
+        n = n + 1
+        distances[n], angles[n] = p.distance, p.angle
+      end
+    end
+    table.sort(distances)
+    table.sort(angles)
+    -- stems of A-RNA: propeller and buckle tilt a pair by some 13 degrees
+    assert.equal(20, n)
+    assert.is_true(distances[10] < 0.4 and distances[20] < 1, distances[20])
+    assert.is_true(angles[10] > 160 and angles[1] > 140, angles[1])
+    local f = s:base_frames()[1]
+    assert.equal(76, f.mask:float():sum():item())           -- dihydrouridine, pseudouridine, wybutosine and all
   end)
 end)
 

@@ -267,8 +267,8 @@ because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignmen
   mf_archive_stream_copy mf_archive_stream_commit mf_structure_read mf_structure_parse mf_structure_create mf_structure_add_chain
   mf_chain_reader_open mf_chain_reader_next
   mf_structure_add_residue mf_structure_add_atom mf_structure_write mf_structure_dssp mf_backbone_dssp mf_structure_gyration
-  mf_structure_contacts mf_structure_clashes mf_structure_base_pairs mf_image_png mf_cif_read mf_cif_parse mf_tar_open mf_tar_next
-  mf_tar_read]])
+  mf_structure_contacts mf_structure_clashes mf_structure_base_pairs mf_structure_base_frames mf_image_png mf_cif_read mf_cif_parse
+  mf_tar_open mf_tar_next mf_tar_read]])
 because("failing_malloc.c walks it", "mf_structure_writer_open mf_structure_writer_add mf_structure_writer_commit")
 because("frees", "mf_structure_writer_abandon")
 because("allocates nothing", [[mf_row_reader_next mf_process_ended mf_process_errors mf_sha256 mf_structure_torsions
