@@ -567,6 +567,14 @@ typedef struct mf_atom_info { double x, y, z, occupancy, b; char altloc; int ser
 mf_status mf_structure_chain(const mf_structure *s, int64_t i, mf_chain_info *out);
 mf_status mf_structure_residue(const mf_structure *s, int64_t i, mf_residue_info *out);
 mf_status mf_structure_atom(const mf_structure *s, int64_t i, mf_atom_info *out);
+/* What a residue's name means, by the wwPDB's Chemical Component Dictionary and the names of force fields; NUCLEIC: of either sugar. */
+enum { MF_RESIDUE_UNKNOWN, MF_RESIDUE_AMINO, MF_RESIDUE_RNA, MF_RESIDUE_DNA, MF_RESIDUE_NUCLEIC, MF_RESIDUE_CAP, MF_RESIDUE_WATER };
+typedef struct mf_residue_kind {
+    const char *parent;    /* the standard residue that it is or derives from: "MET" of MSE; "" without one */
+    int kind, standard;
+    char code;             /* one letter, the parent's; X unknown */
+} mf_residue_kind;
+void mf_residue_describe(mf_residue_kind *out, const char *name);
 /* Named atoms of the polymer residues of one chain: positions (N, A, 3) float32 (after subtracting nothing), mask (N, A)
  * bool. `names` is A atom names; a name may list alternatives with '|': "N9|N1", "O1P|OP1". */
 mf_status mf_structure_atoms(mf_tensor **positions, mf_tensor **mask, const mf_structure *s, mf_ctx *ctx, int64_t chain, const char *const *names, int n_names);

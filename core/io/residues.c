@@ -147,3 +147,13 @@ const char *mf__standard_residue(int polymer, char code) {
         if (groups[i].polymer == polymer && groups[i].code == code && *groups[i].standard) return groups[i].standard;
     return NULL;
 }
+
+void mf_residue_describe(mf_residue_kind *out, const char *name) {
+    static const int kinds[] = {
+        [MF__OTHER] = MF_RESIDUE_UNKNOWN, [MF__AMINO] = MF_RESIDUE_AMINO, [MF__RNA] = MF_RESIDUE_RNA, [MF__DNA] = MF_RESIDUE_DNA,
+        [MF__NUCLEIC] = MF_RESIDUE_NUCLEIC, [MF__CAP] = MF_RESIDUE_CAP, [MF__WATER] = MF_RESIDUE_WATER,
+    };
+    mf__kind kind = mf__residue_kind(name);
+    const char *parent = mf__standard_residue(kind.polymer, kind.code);
+    *out = (mf_residue_kind){.parent = parent ? parent : "", .kind = kinds[kind.polymer], .standard = kind.standard, .code = kind.code};
+}

@@ -7,6 +7,7 @@
 --     s:torsions()[1][2].phi                    --> -91.02 (degrees)
 --     s:contacts { cutoff = 8 }                 --> pairs (K, 2), distances (K)
 --     s:base_pairs(), s:dot_bracket()
+--     mf.chemistry.residue("MSE").parent        --> "MET", with code, polymer and the heavy atoms
 --     s:base_frames()[1].translations           --> (N, 3), with rotations, mask and rmsd
 --     print(s:show())  s:contact_map "map.png"
 --
@@ -17,6 +18,7 @@
 local ffi = require "ffi"
 local binding = require "moonfold.ffi"
 local fail = require "moonfold.fail"
+local heavy = require "moonfold.atoms.heavy"
 local options = require "moonfold.options"
 
 local C, check = binding.C, binding.check
@@ -54,6 +56,27 @@ local function check_model(s, what, model)
   if type(model) ~= "number" or model < 1 or model > models or model % 1 ~= 0 then
     fail("%s: there is no model %s, the structure has %d", what, tostring(model), models)
   end
+end
+
+local KINDS = { [0] = "unknown", "protein", "rna", "dna", "nucleic", "cap", "water" }
+
+--- What a residue's name means, by the wwPDB's Chemical Component Dictionary and the names that force fields use.
+-- @tparam string name "ALA", "MSE", "DG", "PSU"
+-- @treturn table `name`; `polymer` ("protein", "rna", "dna", "nucleic" of either sugar, "cap", "water", "unknown"); `code`: one
+--   letter, the parent's where modified, "X" unknown; `standard`; `parent`: the standard residue that it is or derives from and
+--   `atoms`: the names of that one's heavy atoms, without OXT and OP3, both nil without a parent
+-- @usage chemistry.residue("ALA").atoms --> { "N", "CA", "C", "O", "CB" }
+-- @usage chemistry.residue("MSE").parent --> "MET"
+function M.residue(name)
+  if type(name) ~= "string" then fail("chemistry.residue: takes the name of a residue, not a %s", type(name)) end
+  local kind = ffi.new "mf_residue_kind"
+  C.mf_residue_describe(kind, name)
+  local parent = ffi.string(kind.parent)
+  local atoms = heavy[parent]
+  return {
+    name = name, polymer = KINDS[kind.kind], code = string.char(kind.code), standard = kind.standard ~= 0,
+    parent = parent ~= "" and parent or nil, atoms = atoms and { unpack(atoms) },
+  }
 end
 
 local CLASSES = { H = "H", G = "H", I = "H", E = "E", B = "E", ["?"] = "?" }

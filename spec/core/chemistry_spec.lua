@@ -36,6 +36,50 @@ end
 
 local function ubiquitin() return mf.structure.read "spec/fixtures/1ubq.pdb.gz" end
 
+describe("a residue's name", function()
+  it("has a polymer, a letter, a parent and heavy atoms", function()
+    assert.same({ name = "ALA", polymer = "protein", code = "A", standard = true, parent = "ALA",
+      atoms = { "N", "CA", "C", "O", "CB" } }, chemistry.residue "ALA")
+    local function short(name)
+      local r = chemistry.residue(name)
+      local state, atoms = r.standard and "standard" or "modified", #(r.atoms or {})
+      return ("%s %s %s %s %d"):format(r.polymer, r.code, state, r.parent or "-", atoms)
+    end
+    local expected = {
+      MSE = "protein M modified MET 8", HIE = "protein H modified HIS 10", PSU = "rna U modified U 20",
+      A = "rna A standard A 22",
+      DA = "dna A standard DA 21", DT = "dna T standard DT 20", T = "dna T modified DT 20", ADE = "nucleic A modified - 0",
+      ACE = "cap X modified - 0", HOH = "water X modified - 0", XYZ = "unknown X modified - 0",
+      [""] = "unknown X modified - 0",
+    }
+    for name, text in pairs(expected) do assert.equal(text, short(name), name) end
+    chemistry.residue("ALA").atoms[1] = "no"       -- a table of the caller's own
+    assert.equal("N", chemistry.residue("ALA").atoms[1])
+    support.error_matches(function() chemistry.residue(7) end, "takes the name of a residue, not a number", true)
+  end)
+
+  it("lists the atoms that files hold, in their order", function()
+    for _, r in ipairs(ubiquitin():residues(1)) do
+      if r.polymer then
+        local names = {}
+        for i, a in ipairs(ubiquitin():residue_atoms(r.index)) do names[i] = a.name ~= "OXT" and a.name or nil end
+        assert.same(names, chemistry.residue(r.name).atoms)
+      end
+    end
+  end)
+
+  it("lists 167 atoms of the amino acids, which are those of atom37 but for OXT", function()
+    local heavy, names, total, distinct = require "moonfold.atoms.heavy", {}, 0, 0
+    for name, atoms in pairs(heavy) do
+      for _, atom in ipairs(#name == 3 and atoms or {}) do
+        total = total + 1
+        if not names[atom] then names[atom], distinct = true, distinct + 1 end
+      end
+    end
+    assert.same({ 167, 36 }, { total, distinct })
+  end)
+end)
+
 describe("secondary structure", function()
   -- by mkdssp 4.2.2
   local UBIQUITIN = "-EEEEEETTS-EEEEE--TTSBHHHHHHHHHHHH---GGGEEEEETTEEPPTTSBTGGGTPPTT-EEEEEE--S--"
