@@ -16,9 +16,17 @@ int mf__is_element(const char *symbol, int64_t bytes) {
 
 static int is_letter(char c) { return c >= 'A' && c <= 'Z'; }
 
+/* No amino acid or nucleotide has other atoms of these names. */
+static const char sure[] = " MG CL MN FE ZN SE BR ";
+
+int mf__two_letter_name(const char *name) {
+    if (!is_letter(name[0]) || !is_letter(name[1]) || is_letter(name[2])) return 0;
+    const char wanted[5] = {' ', name[0], name[1], ' ', '\0'};
+    return strstr(sure, wanted) != NULL;
+}
+
 mf_status mf__guess_element(int32_t *out, mf__names *names, const char columns[4], const char *residue, int hetero) {
     static const char two[] = " LI NA MG AL SI CL CA MN FE CO NI CU ZN GA AS SE BR RB SR MO AG CD SB BA PT AU HG PB TL SM EU GD TB YB LU ";
-    static const char sure[] = " MG CL MN FE ZN SE BR ";    /* no amino acid or nucleotide has other atoms of these names */
     const char a = columns[0], b = columns[1], wanted[5] = {' ', a, b, ' ', '\0'};
     if (is_letter(a) && is_letter(b)) {    /* a two-letter symbol begins in the first column */
         const int ion = hetero && strncmp(residue, (char[]){a, b, '\0'}, 3) == 0, alone = !is_letter(columns[2]) && columns[3] == ' ';

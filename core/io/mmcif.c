@@ -153,10 +153,10 @@ static mf_status find_element(mf__mmcif *m, mf__row *row, const mf_cif_cell *cel
             upper[i] = symbol->text[i] >= 'a' && symbol->text[i] <= 'z' ? (char)(symbol->text[i] - 'a' + 'A') : symbol->text[i];
         return name_of(m, &row->atom.element, &(mf_cif_cell){.text = upper, .bytes = symbol->bytes}, A_SYMBOL);
     }
-    char columns[4] = "    ";    /* as PDB would align it: only a lone ion fills the first column */
+    char columns[4] = "    ";    /* as PDB would align it: a symbol of two letters begins in the first column */
     const char *name = mf__name(names, row->atom.name);
-    const int ion = row->hetero && row->atom.name == row->residue;
-    for (int i = 0; name[i] && i < (ion ? 4 : 3); i++) columns[i + !ion] = name[i];
+    const int two = (row->hetero && row->atom.name == row->residue) || mf__two_letter_name(name);
+    for (int i = 0; name[i] && i < (two ? 4 : 3); i++) columns[i + !two] = name[i];
     return mf__guess_element(&row->atom.element, names, columns, mf__name(names, row->residue), row->hetero);
 }
 

@@ -133,6 +133,7 @@ mf_status mf__add_assembly(mf__assembly **out, mf_structure *s, const char *id, 
 /* Room for one more element at the end of an array; the old block survives a failure. */
 mf_status mf__reserve(void **items, int64_t count, int64_t *room, size_t size);
 int mf__is_element(const char *symbol, int64_t bytes);    /* in capitals */
+int mf__two_letter_name(const char *name);                /* "BR" and "CL1" of bromine and chlorine, whatever the residue */
 /* "N" of "NA" is not sodium: the symbol that an atom name in PDB columns 13-16 stands for, as a name number. */
 mf_status mf__guess_element(int32_t *out, mf__names *names, const char columns[4], const char *residue, int hetero);
 #endif

@@ -189,6 +189,20 @@ describe("reading mmCIF", function()
     row("N", ".", "MET", "A", 1, 3, 7, 1, 10, "X", 4),
   }
 
+  it("guesses elements where the file has none: two letters where nothing else is called so", function()
+    local lines = { "data_TEST\nloop_" }
+    for _, item in ipairs { "group_PDB", "label_atom_id", "label_comp_id", "auth_asym_id", "auth_seq_id", "Cartn_x", "Cartn_y",
+      "Cartn_z" } do lines[#lines + 1] = "_atom_site." .. item end
+    local expected, names = { "C", "C", "BR", "SE", "CL", "CL", "CA", "N", "O", "C", "MG", "H" }, {
+      "ATOM CA ALA", "HETATM CA MSE", "HETATM BR 5BU", "HETATM SE MSE", "HETATM CL1 ABC", "HETATM CL CL", "HETATM CA CA",
+      "HETATM NA HEM", "ATOM OP1 A", "HETATM CD CIT", "HETATM MG CHL", "ATOM HE1 MET",
+    }
+    for i, name in ipairs(names) do lines[#lines + 1] = ("%s A %d %d 0 0"):format(name, i, i) end
+    local s, found = structure.parse(table.concat(lines, "\n") .. "\n"), {}
+    for i in ipairs(names) do found[i] = s:residue_atoms(i)[1].element end
+    assert.are.same(expected, found)
+  end)
+
   it("keys chains by author id, labels by sequence, models in order", function()
     local s = structure.parse(cif(rows, "_entry.id 1ABC\n_struct.title\n;two\nlines\n;\n_exptl.method 'SOLUTION NMR'\n"
       .. "_refine.ls_d_res_high .\n_em_3d_reconstruction.resolution 4.1\n_reflns.d_resolution_high 9\n"
