@@ -3,15 +3,16 @@
 --
 --     PYTHON=python3 luajit spec/tools/bcif_biotite.lua [folder [every]]      -- ../shared/data/rna, every tenth
 --
--- Skipped where PYTHON has no biotite. Ends with status 1 where a structure differs.
+-- Skipped where no Python has biotite. Ends with status 1 where a structure differs.
 local files = require "moonfold.files"
 local structure = require "moonfold.structure_file"
+local pythons = require "spec.tools.pythons"
 local text_of = require "spec.support.structure_text"
 
-local python, here = os.getenv "PYTHON" or "python3", arg[0]:match "^(.*)/[^/]*$" or "."
+local python, here = pythons("biotite")[1], arg[0]:match "^(.*)/[^/]*$" or "."
 local list = files.list(arg[1] or "../shared/data/rna", { ".cif", ".cif.gz" })
-if os.execute(python .. " -c 'import biotite' 2>/dev/null") ~= 0 or #list == 0 then
-  print(#list == 0 and "skipped: no mmCIF files" or "skipped: no biotite for " .. python)
+if not python or #list == 0 then
+  print(python and "skipped: no mmCIF files" or "skipped: no biotite for python3")
   os.exit(0)
 end
 

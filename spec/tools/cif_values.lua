@@ -7,14 +7,12 @@
 local mf = require "moonfold"
 local files = require "moonfold.files"
 local structure = require "moonfold.structure_file"
+local pythons = require "spec.tools.pythons"
 
 local folders = arg[1] and { unpack(arg) } or { "../shared/data/protein", "../shared/data/rna", "../shared/data/edge" }
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 
-local python
-for _, candidate in ipairs { "python3", "/usr/bin/python3" } do
-  if not python and os.execute(candidate .. " -c 'import gemmi' 2>/dev/null") == 0 then python = candidate end
-end
+local python = pythons("gemmi")[1]
 local list = {}
 for _, folder in ipairs(folders) do
   for _, path in ipairs(files.list(folder, { ".cif", ".cif.gz" })) do list[#list + 1] = path end

@@ -8,6 +8,7 @@ local ffi = require "ffi"
 local mf = require "moonfold"
 local binding = require "moonfold.ffi"
 local files = require "moonfold.files"
+local pythons = require "spec.tools.pythons"
 
 local C = binding.C
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
@@ -22,10 +23,7 @@ ffi.cdef [[
 local SIZE = ffi.sizeof "spec_gemmi_atom"
 assert(SIZE == 80, "the record of gemmi_counts.py")
 
-local python
-for _, candidate in ipairs { "python3", "/usr/bin/python3" } do
-  if not python and os.execute(candidate .. " -c 'import gemmi' 2>/dev/null") == 0 then python = candidate end
-end
+local python = pythons("gemmi")[1]
 local list = {}
 for _, folder in ipairs(folders) do
   local found = folder:find "%.[%a.]+$" and { folder } or files.list(folder, { ".pdb", ".pdb.gz", ".cif", ".cif.gz" })

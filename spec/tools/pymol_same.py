@@ -6,10 +6,12 @@ The result is "same", "unread: reason" when PyMOL cannot load the original, or t
 """
 import sys
 
-import pymol
+import pymol2
 
-pymol.finish_launching(["pymol", "-cqk"])
-from pymol import cmd  # noqa: E402
+# A session of its own: the module's, which starts threads beside this one, sometimes dies as it begins or ends.
+session = pymol2.PyMOL()
+session.start()
+cmd = session.cmd
 
 
 def atoms(path):
@@ -17,7 +19,7 @@ def atoms(path):
     cmd.feedback("disable", "all", "everything")
     cmd.load(path, "m")
     rows = sorted(
-        (a.chain, a.resi, a.resn, a.name, a.alt, a.symbol, *(round(v, 3) + 0.0 for v in a.coord)) for a in cmd.get_model("m").atom)
+        (a.chain, a.resi, a.resn, a.name, a.alt, a.symbol.upper(), *(round(v, 3) + 0.0 for v in a.coord)) for a in cmd.get_model("m").atom)
     return cmd.count_states("m"), rows
 
 
@@ -44,3 +46,4 @@ for line in sys.stdin:
     except Exception as why:
         result = "refused: " + str(why).replace("\n", " ")
     print(check, original, result, sep="\t", flush=True)
+session.stop()

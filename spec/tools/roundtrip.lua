@@ -10,6 +10,7 @@
 local mf = require "moonfold"
 local columns = require "moonfold.columns"
 local files = require "moonfold.files"
+local pythons = require "spec.tools.pythons"
 local difference = require("spec.support.structures").difference
 
 local folder, every, first = arg[1] or "../shared/data", tonumber(arg[2]) or 10, tonumber(arg[3]) or 1
@@ -31,14 +32,16 @@ end
 local GEMMI = { "gemmi mmCIF", "gemmi PDB" }
 explain("1cbs_insert_crlf.cif.gz", { "mmCIF" }, "a label_seq_id of -32767, and no asym ids: residues are counted anew")
 explain("1cbs_insert_crlf.cif.gz", GEMMI, "auth_comp_id is GLY where label_comp_id is ALA: gemmi takes the author's, we do not")
-explain("1en2.pdb.gz", { "mkdssp mmCIF", "mkdssp PDB" }, "two residue names at five places: mkdssp counts them in its own way")
+explain("1cbs_insert_crlf.cif.gz", { "PyMOL mmCIF", "PyMOL PDB" }, "the same, in PyMOL")
+explain("2n0n_m1.pdb.gz unordered_res.pdb.gz", { "mkdssp mmCIF" },
+  "residues that mkdssp's dictionary lacks are none of the polymer to it, where a PDB file is all it has")
+explain("defects.pdb.gz models.pdb", { "PyMOL mmCIF", "PyMOL PDB" }, "PyMOL begins a state at ENDMDL alone")
 explain("hy36res_1csp.pdb.gz", { "PyMOL mmCIF" }, "PyMOL knows no hybrid-36: it reads wrong numbers from the file")
 explain("defects.pdb.gz incomplete.pdb nucl_res.pdb", GEMMI, "without an element gemmi takes a CA in columns 13-14 for calcium")
 explain("end_endmdl.pdb", GEMMI, "gemmi stops at END, before the second model")
 explain("lower_1csp.pdb.gz", GEMMI, "names in lower case: gemmi keeps them")
 explain("resid_5_digits.pdb sameresid_diffresname.pdb xl_serial.pdb", GEMMI,
   "CHARMM's four-letter residue names: gemmi gives their last letter to the chain")
-explain("4w90.cif.gz", { "TM-align" }, "TM-align reads 44 of the 87 residues of the file, all of ours")
 explain("1h68.pdb.gz", GEMMI, "dummy atoms without an occupancy: gemmi reads 0, we 1")
 
 local function found(command)
@@ -60,10 +63,11 @@ local ORDER = {
 local table_of, failures, explained = {}, {}, {}
 for _, name in ipairs(ORDER) do table_of[name] = { tried = 0, same = 0, explained = 0, differ = 0, none = 0 } end
 
-local function note(check, path, trouble)
+-- trouble: what differs, nil when nothing does; reason: why it is no fault of ours, where the check itself knows.
+local function note(check, path, trouble, reason)
   local t = table_of[check]
   t.tried = t.tried + 1
-  local why = (EXPLAINED[path:match "([^/]+)$"] or {})[check]
+  local why = reason or (EXPLAINED[path:match "([^/]+)$"] or {})[check]
   if not trouble then t.same = t.same + 1
   elseif why then
     t.explained = t.explained + 1
@@ -78,10 +82,12 @@ local function none(check) table_of[check].none = table_of[check].none + 1 end
 -- ---- other programs ----
 
 -- One process for all files: pairs go in, a line comes out for each.
-local function pairs_through(program, command, pairs_of)
+local function pairs_through(program, module, pairs_of)
+  local python = pythons(module)[1]
+  if not python then return print(("roundtrip: %s skipped: no Python has it"):format(program)) end
   local input = temporary .. "/pairs"
   files.replace(input, table.concat(pairs_of, "\n") .. (#pairs_of > 0 and "\n" or ""))
-  local pipe = io.popen(("%s < %s 2>&1"):format(command, input))
+  local pipe = io.popen(("%s spec/tools/%s_same.py < %s 2>&1"):format(python, module, input))
   for line in pipe:lines() do
     local check, path, result = line:match "^([^\t]*)\t([^\t]*)\t(.*)$"
     if not check then failures[#failures + 1] = program .. ": " .. line
@@ -89,11 +95,6 @@ local function pairs_through(program, command, pairs_of)
     else note(check, path, result ~= "same" and result or nil) end
   end
   pipe:close()
-end
-
-local function has_module(name)
-  if os.execute("/usr/bin/python3 -c 'import " .. name .. "' 2>/dev/null") == 0 then return true end
-  print(("roundtrip: %s skipped: /usr/bin/python3 has no such module"):format(name))
 end
 
 -- number, insertion code and chain -> letter, or nil and what mkdssp says
@@ -126,9 +127,23 @@ local function plain(path)
   return name
 end
 
-local function compare_dssp(check, path, original, written)
+-- Has a place two residues, of different names?
+local function is_mixed(s)
+  for _, chain in ipairs(s:chains(1)) do
+    local last
+    for _, r in ipairs(s:residues(chain.index)) do
+      local same_place = last and r.number == last.number and r.insertion == last.insertion
+      if r.polymer and same_place and r.name ~= last.name then return true end
+      last = r
+    end
+  end
+  return false
+end
+
+local function compare_dssp(check, path, original, written, mixed)
   local mine, why = dssp(written)
-  if not original then
+  if original and #original == 0 then none(check)
+  elseif not original then
     -- what it refuses as PDB it may refuse of ours, which says the same; mmCIF has no excuse
     if mine or check ~= "mkdssp PDB" then note(check, path, not mine and "refused, as the file is: " .. why or nil)
     else none(check) end
@@ -138,17 +153,24 @@ local function compare_dssp(check, path, original, written)
     for i = 1, differ and 0 or #mine do
       if mine[i] ~= original[i] then differ = ("'%s' -> '%s'"):format(original[i], mine[i]) break end
     end
-    note(check, path, differ)
+    note(check, path, differ, mixed and "two residue names at one place: mkdssp counts them in its own way" or nil)
   end
 end
 
+-- TM-align reads an mmCIF file up to a HETATM, a PDB file up to a TER: ours, with one TER, then goes on after what it aligned.
 local function tm_align(path, original, written)
   local pipe = io.popen(("timeout 300 TMalign %s %s 2>&1"):format(written, original))
   local said = pipe:read "*a"
   pipe:close()
-  local score = said:match "TM%-score= ([%d.]+)"
-  if not score then none "TM-align"
-  else note("TM-align", path, tonumber(score) < 0.9999 and "TM-score " .. score or nil) end
+  local read, stopped = tonumber(said:match "Length of Chain_1: *(%d+)"), tonumber(said:match "Length of Chain_2: *(%d+)")
+  local score, of_theirs = said:match "TM%-score= ([%d.]+).-TM%-score= ([%d.]+)"
+  if not score then return none "TM-align" end
+  local reason
+  if stopped < read and tonumber(of_theirs) >= 0.9999 then
+    reason = ("TM-align reads %d of the %d residues of the file, up to a %s, and all of ours"):format(stopped, read,
+      path:find "%.cif" and "HETATM" or "TER")
+  end
+  note("TM-align", path, tonumber(score) < 0.9999 and "TM-score " .. score or nil, reason)
 end
 
 -- ---- all files ----
@@ -183,17 +205,17 @@ for k, path in ipairs(list) do
       local protein = false
       for _, chain in ipairs(s:chains(1)) do protein = protein or (chain.polymer == "protein" and chain.residues > 4) end
       if has_dssp and protein then
-        local letters = dssp(original)
-        compare_dssp("mkdssp mmCIF", path, letters, name .. ".cif")
-        if fits then compare_dssp("mkdssp PDB", path, letters, name .. ".pdb") end
+        local letters, mixed = dssp(original), is_mixed(s)
+        compare_dssp("mkdssp mmCIF", path, letters, name .. ".cif", mixed)
+        if fits then compare_dssp("mkdssp PDB", path, letters, name .. ".pdb", mixed) end
       end
       if has_tm and fits and protein then tm_align(path, original, name .. ".pdb") end
     end
     s:release()
   end
 end
-if has_module "gemmi" then pairs_through("gemmi", "/usr/bin/python3 spec/tools/gemmi_same.py", alike) end
-if has_module "pymol" then pairs_through("PyMOL", "/usr/bin/python3 spec/tools/pymol_same.py", shown) end
+pairs_through("gemmi", "gemmi", alike)
+pairs_through("PyMOL", "pymol", shown)
 os.execute("rm -rf " .. temporary)
 
 local rows, bad = {}, false

@@ -6,13 +6,11 @@
 -- Ends with status 1 where one in a thousand differs, or is of the polymer in one format only.
 local mf = require "moonfold"
 local files = require "moonfold.files"
+local pythons = require "spec.tools.pythons"
 
 local folders = #arg > 0 and arg or { "../shared/data/protein", "../shared/data/rna", "../shared/data/edge" }
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-local python
-for _, candidate in ipairs { "python3", "/usr/bin/python3" } do
-  if not python and os.execute(candidate .. " -c 'import gemmi' 2>/dev/null") == 0 then python = candidate end
-end
+local python = pythons("gemmi")[1]
 local list = {}
 for _, folder in ipairs(folders) do
   for _, path in ipairs(files.list(folder, { ".cif", ".cif.gz" })) do list[#list + 1] = path end

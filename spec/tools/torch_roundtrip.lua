@@ -4,14 +4,11 @@
 --
 -- Every tensor has to come back bit for bit. Skipped where no Python has torch (Debian: python3-torch).
 local mf = require "moonfold"
+local pythons = require "spec.tools.pythons"
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-local pythons = {}
-for _, candidate in ipairs { arg[1] or "python3", "/usr/bin/python3" } do
-  if os.execute(candidate .. " -c 'import torch' 2>/dev/null") == 0 then pythons[#pythons + 1] = candidate end
-  if arg[1] then break end
-end
-if #pythons == 0 then
+local list = pythons("torch", arg[1])
+if #list == 0 then
   print "skipped: no PyTorch for python3"
   os.exit(0)
 end
@@ -24,7 +21,7 @@ local function run(command, ...)
   end
 end
 
-for _, python in ipairs(pythons) do
+for _, python in ipairs(list) do
   local folder = os.tmpname()
   os.remove(folder)
   run("mkdir %s", folder)

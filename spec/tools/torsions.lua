@@ -5,6 +5,7 @@
 -- Ends with status 1 where one in a thousand differs by more than 0.01 degrees.
 local mf = require "moonfold"
 local files = require "moonfold.files"
+local pythons = require "spec.tools.pythons"
 
 local folders, every = arg[1] and { arg[1] } or { "../shared/data/protein", "../shared/data/rna" }, tonumber(arg[2]) or 1
 local NAMES = {
@@ -13,10 +14,7 @@ local NAMES = {
 local TOLERANCE = 0.01
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 
-local python
-for _, candidate in ipairs { "python3", "/usr/bin/python3" } do
-  if not python and os.execute(candidate .. " -c 'import gemmi' 2>/dev/null") == 0 then python = candidate end
-end
+local python = pythons("gemmi")[1]
 local list = {}
 for _, folder in ipairs(folders) do
   for _, path in ipairs(files.list(folder, { ".pdb", ".pdb.gz", ".cif", ".cif.gz" })) do list[#list + 1] = path end
