@@ -16,7 +16,7 @@ local known = {
   "rows", "agreement", "batches", "structures",
 }
 
-local o = command.parse(arg, {
+local program = {
   name = "bench", summary = "times layers, kernels and models. Cases: " .. table.concat(known, ", ") .. ".",
   { "cases", "paths", { "gemm", "kernel", "layer", "overhead" }, "what to measure" },
   { "lengths", "integers", options.OPTIONAL, "residues; each case has its own by default" },
@@ -37,20 +37,17 @@ local o = command.parse(arg, {
   { "dense", "boolean", true, "compare with dense-pair IPA" },
   { "json", "path", options.OPTIONAL, "append a JSON line for every row" },
   { "plot", "path", options.OPTIONAL, "picture of the layer case, .svg or .png" },
-})
+}
+local o = command.parse(arg, program)
 
 local gpu = o.device:sub(1, 4) == "cuda"
 o.gpu, o.graph = gpu, o.graph and gpu
 o.precision = o.precision or gpu and "fp16" or "float32"
 o.products = o.products or gpu and "tf32" or "float32"
-mf.threads(o.threads)
-mf.precision(o.precision)
-mf.products(o.products)
-mf.seed(1)
 
 local folder = arg[0]:match "^(.*/)[^/]*$" or "./"
 o.folder = folder
-local sink = o.json and assert(io.open(o.json, "a"))
+local sink
 
 local function cell(value)
   if type(value) ~= "number" then return tostring(value) end
@@ -84,16 +81,22 @@ local function report(row)
   end
 end
 
-o.measure = assert(loadfile(folder .. "bench/measure.lua"))()(o)
-o.chains = assert(loadfile(folder .. "bench/chains.lua"))()
-print(("moonfold bench: %s, %d threads, attention %s, products %s"):format(o.device, mf.threads(), o.precision, o.products))
-for _, name in ipairs(o.cases) do
-  local path = folder .. "bench/" .. name .. ".lua"
-  local case, problem = loadfile(path)
-  if not case or name == "measure" or name == "chains" then
-    io.stderr:write(("bench: no case '%s' (known: %s)\n%s\n"):format(name, table.concat(known, ", "), problem or ""))
-    os.exit(2, true)
+command.run(program, function()
+  mf.threads(o.threads)
+  mf.precision(o.precision)
+  mf.products(o.products)
+  mf.seed(1)
+  sink = o.json and assert(io.open(o.json, "a"))
+  o.measure = assert(loadfile(folder .. "bench/measure.lua"))()(o)
+  o.chains = assert(loadfile(folder .. "bench/chains.lua"))()
+  print(("moonfold bench: %s, %d threads, attention %s, products %s"):format(o.device, mf.threads(), o.precision, o.products))
+  for _, name in ipairs(o.cases) do
+    local path = folder .. "bench/" .. name .. ".lua"
+    local case, problem = loadfile(path)
+    if not case or name == "measure" or name == "chains" then
+      command.stop(program, "no case '%s' (known: %s)\n%s", name, table.concat(known, ", "), problem or "")
+    end
+    case()(o, report)
   end
-  case()(o, report)
-end
-if sink then sink:close() end
+  if sink then sink:close() end
+end)

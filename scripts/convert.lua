@@ -11,18 +11,14 @@ local columns = require "moonfold.columns"
 local command = require "moonfold.command"
 local options = require "moonfold.options"
 
-local o = command.parse(arg, {
+local program = {
   name = "convert", summary = "reads checkpoints of FoldFlow, RNA-FrameFlow and flash_ipa.",
   { "in", "path", command.REQUIRED, ".pth, .ckpt, .npz or .safetensors" },
   { "out", "path", options.OPTIONAL, ".safetensors, .npz, .pth or .ckpt; without it the report alone" },
   { "to", "string", options.OPTIONAL, "safetensors, npz or torch, where the name of out does not tell" },
   { "names", "boolean", false, "list every tensor with its shape and type" },
-})
-
-local function stop(message)
-  io.stderr:write("convert: ", (tostring(message):gsub("^[^:]*%.lua:%d+: ", "")), "\n")
-  os.exit(1, true)
-end
+}
+local o = command.parse(arg, program)
 
 local function list(title, names)
   if #names == 0 then return end
@@ -30,9 +26,7 @@ local function list(title, names)
   for _, name in ipairs(names) do print("  " .. name) end
 end
 
-local ok, c = pcall(mf.convert.read, o["in"])
-if not ok then stop(c) end
-
+local c = command.attempt(program, mf.convert.read, o["in"])
 print(c)
 if c.model then
   local rows = {}
@@ -55,9 +49,11 @@ list("missing", c.report.missing)
 list("of another shape", c.report.mismatched)
 list("unknown, left out", c.report.extra)
 
-if #c.report.missing + #c.report.mismatched > 0 then stop "the file lacks tensors of its model: nothing is written" end
+if #c.report.missing + #c.report.mismatched > 0 then
+  io.stderr:write "convert: the file lacks tensors of its model: nothing is written\n"
+  os.exit(1, true)
+end
 if o.out then
-  local written, count = pcall(c.save, c, o.out, { to = o.to })
-  if not written then stop(count) end
+  local count = command.attempt(program, c.save, c, o.out, { to = o.to })
   print(("%s: %d tensors"):format(o.out, count))
 end

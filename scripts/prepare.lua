@@ -16,7 +16,7 @@ local progress = require "moonfold.progress"
 local OPTIONAL = options.OPTIONAL
 
 -- Where the profile decides, the default is left to it.
-local o = command.parse(arg, {
+local program = {
   name = "prepare", summary = "makes a data set of PDB, mmCIF and BinaryCIF files, gzip or not, in folders or tar archives.",
   { "in", "paths", command.REQUIRED, "files, folders, .tar and .tar.gz; @FILE is a list of them, one a line" },
   { "out", "path", "train.safetensors", "the data set" },
@@ -51,7 +51,8 @@ local o = command.parse(arg, {
   { "work", "path", OPTIONAL, "folder of what is under way; by default beside the set" },
   { "manifest", "path", OPTIONAL, "by default the name of the set with .manifest.json" },
   { "dry_run", "boolean", false, "tell what would be kept, write nothing" },
-})
+}
+local o = command.parse(arg, program)
 
 local NAMES = {
   ["in"] = "inputs", kind = "polymer", resolution = "max_resolution", valid_frames = "min_valid", dedup = "unique",
@@ -68,8 +69,10 @@ end
 local ok, result = pcall(mf.data.prepare, given)
 if not ok then
   if bar then io.stderr:write "\n" end
-  io.stderr:write("prepare: ", (tostring(result):gsub("^[^:]*%.lua:%d+: ", ""):gsub("^data%.prepare: ", "")), "\n")
-  os.exit(tostring(result):find("stopped by SIG", 1, true) and 130 or 1, true)
+  local reason = command.reason(program, result):gsub("^data%.prepare: ", "")
+  if not reason:find("stopped by SIG", 1, true) then command.stop(program, "%s", reason) end
+  io.stderr:write("prepare: ", reason, "\n")
+  os.exit(130, true)
 end
 if bar then bar:done(("%d files"):format(result.files)) end
 

@@ -26,34 +26,36 @@ local program = recipe.program(preset)
 local o = command.parse(words, program)
 if o.resume then o.out = o.resume end
 
-mf.threads(o.threads)
-mf.precision(o.precision)
-o.products = mf.products(o.products or o.device:find "^cuda" and "tf32" or "float32")
-mf.seed(o.seed)
+command.run(program, function()
+  mf.threads(o.threads)
+  mf.precision(o.precision)
+  o.products = mf.products(o.products or o.device:find "^cuda" and "tf32" or "float32")
+  mf.seed(o.seed)
 
-local set = mf.data.open(o.data)
-local about = recipe.about(preset, o, set.kind)
-local model = weights.build(about)
-if o.init and not o.resume then print(command.attempt(program, recipe.warm_start, o.init, model)) end
-command.attempt(program, recipe.freeze, o, model)
-model:to(o.device)
-local run = trainer {
-  folder = o.out, model = model, flow = mf.flow.se3(about.flow),
-  batches = recipe.batches(preset, o, set), optimizer = command.attempt(program, recipe.optimizer, o, model),
-  average = o.ema > 0 and mf.optim.ema(model:parameters(), o.ema) or nil,
-  steps = o.steps, minutes = o.minutes, warmup = o.warmup, decay = o.decay, checkpoint_every = o.checkpoint_every,
-  log_every = o.log_every, metadata = weights.metadata(about),
-}
+  local set = mf.data.open(o.data)
+  local about = recipe.about(preset, o, set.kind)
+  local model = weights.build(about)
+  if o.init and not o.resume then print(recipe.warm_start(o.init, model)) end
+  recipe.freeze(o, model)
+  model:to(o.device)
+  local run = trainer {
+    folder = o.out, model = model, flow = mf.flow.se3(about.flow),
+    batches = recipe.batches(preset, o, set), optimizer = recipe.optimizer(o, model),
+    average = o.ema > 0 and mf.optim.ema(model:parameters(), o.ema) or nil,
+    steps = o.steps, minutes = o.minutes, warmup = o.warmup, decay = o.decay, checkpoint_every = o.checkpoint_every,
+    log_every = o.log_every, metadata = weights.metadata(about),
+  }
 
-local resumed = o.resume and run:resume()
-if o.resume and not resumed then command.stop(program, "%s holds no checkpoint", o.out) end
-if not resumed and files.exists(o.out .. "/loss.csv") then
-  command.stop(program, "%s holds an earlier run; resume=%s goes on with it, out= takes another folder", o.out, o.out)
-end
-o.resume = nil
-command.save(o.out .. "/options.json", o)
-print(("train: %s, %s, %d parameters%s"):format(preset.name, tostring(set), model:count(true),
-  resumed and (", from step %d"):format(run.step) or ""))
+  local resumed = o.resume and run:resume()
+  if o.resume and not resumed then command.stop(program, "%s holds no checkpoint", o.out) end
+  if not resumed and files.exists(o.out .. "/loss.csv") then
+    command.stop(program, "%s holds an earlier run; resume=%s goes on with it, out= takes another folder", o.out, o.out)
+  end
+  o.resume = nil
+  command.save(o.out .. "/options.json", o)
+  print(("train: %s, %s, %d parameters%s"):format(preset.name, tostring(set), model:count(true),
+    resumed and (", from step %d"):format(run.step) or ""))
 
-local outcome = run:go()
-os.exit(outcome == "done" and 0 or outcome == "time" and 0 or 130, true)
+  local outcome = run:go()
+  os.exit(outcome == "done" and 0 or outcome == "time" and 0 or 130, true)
+end)

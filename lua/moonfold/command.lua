@@ -86,6 +86,34 @@ function M.stop(program, message, ...)
   os.exit(2, true)
 end
 
+--- What was raised, without the place in a script: that means nothing to who typed a command.
+-- @tparam table program with its `name`, which is not said twice
+-- @param problem
+-- @treturn string
+function M.reason(program, problem)
+  local text = tostring(problem):gsub("^[^\n:]*%.lua:%d+: ", "")
+  return (text:gsub("^" .. program.name .. ": ", ""))
+end
+
+--- Runs a program. What it or Moonfold raises by `error` or `assert` is about what was asked, and ends the program as `stop`
+-- does; a fault of the code itself (a call of nil, an interrupt) shows its traceback, status 1.
+-- @tparam table program with its `name`
+-- @tparam function body
+-- @usage command.run(program, function() train(command.parse(arg, program)) end)
+function M.run(program, body)
+  local raised, trace
+  local ok, problem = xpcall(body, function(message)
+    local by = debug.getinfo(2, "f")
+    raised = by and (by.func == error or by.func == assert) and not tostring(message):find ": attempt to "   -- raised again
+    trace = debug.traceback(tostring(message), 2)
+    return message
+  end)
+  if ok then return end
+  if raised then M.stop(program, "%s", M.reason(program, problem)) end
+  io.stderr:write(program.name, ": ", trace, "\n")
+  os.exit(1, true)
+end
+
 --- Calls a function on a program's behalf: what it raises ends the program, as `stop` does.
 -- @tparam table program
 -- @tparam function fn
@@ -93,7 +121,7 @@ end
 -- @return what fn returns
 function M.attempt(program, fn, ...)
   local function settle(ok, ...)
-    if not ok then M.stop(program, "%s", (tostring((...)):gsub("^[^\n:]*%.lua:%d+: ", ""))) end
+    if not ok then M.stop(program, "%s", M.reason(program, (...))) end
     return ...
   end
   return settle(pcall(fn, ...))

@@ -19,12 +19,20 @@ local function parse(...) return command.parse({ ... }, program) end
 
 -- Runs the same program as a child; returns what it wrote.
 local function child(words)
-  local path = os.tmpname()
+  local name = os.tmpname()
+  local path = name .. ".lua"
+  os.remove(name)
   files.replace(path, [[
     local command, options = require "moonfold.command", require "moonfold.options"
     local o = command.parse(arg, { name = "toy", summary = "a program of this spec.",
       { "data", "path", command.REQUIRED, "where from" }, { "steps", "integer", 10, "how many" },
       { "model.blocks", "integer", 4, "of the trunk" }, { "note", "string", options.OPTIONAL, "free" } })
+    local faults = {
+      raised = function() error("toy.lua:3: no such thing", 0) end, asserted = function() assert(io.open "/nowhere/at all") end,
+      library = function() require("moonfold").precision "fp7" end, fault = function() return o.note.no.such end,
+      again = function() require("moonfold").no_grad(function() return o.note.no.such end) end,
+    }
+    command.run({ name = "toy" }, faults[o.note] or function() end)
     print("went on", o.steps)
   ]])
   local pipe = io.popen(("LUA_PATH='lua/?.lua;lua/?/init.lua;;' luajit '%s' %s 2>&1; echo \"status $?\""):format(path, words))
@@ -88,5 +96,17 @@ describe("a command line", function()
     for _, word in ipairs(words) do
       assert.is_truthy(text:find(word, 1, true), word)
     end
+  end)
+
+  it("ends in one line and status 2 over what the user asked for, with a traceback over its own faults", function()
+    assert.equal("toy: no such thing\nstatus 2\n", child "data=x note=raised")
+    assert.equal("toy: /nowhere/at all: No such file or directory\nstatus 2\n", child "data=x note=asserted")
+    local text = child "data=x note=library"
+    assert.is_truthy(text:find("^toy: precision: unknown precision 'fp7' [^\n]*\nstatus 2\n$"), text)
+    for _, note in ipairs { "fault", "again" } do
+      text = child("data=x note=" .. note)
+      assert.is_truthy(text:find "^toy: [^\n]*:%d+: attempt to index [^\n]*\nstack traceback:\n.*\nstatus 1\n$", text)
+    end
+    assert.is_truthy(child("data=x"):find "went on")
   end)
 end)
