@@ -395,6 +395,115 @@ describe("the RNA profile", function()
   end)
 end)
 
+describe("what the peers do otherwise", function()
+  -- The file without atoms that `gone(number, name)` names.
+  local function strip(path, gone)
+    local kept = {}
+    for line in support.read_file(path):gmatch "[^\n]+" do
+      local name, number = line:sub(13, 16):match "%S+", tonumber(line:sub(23, 26))
+      if not line:find "^ATOM" or not gone(number, name) then kept[#kept + 1] = line end
+    end
+    files.replace(path, table.concat(kept, "\n") .. "\n")
+  end
+  local function coordinates(path, name)
+    local s = mf.structure.read(path)
+    return (s:atoms(1, { name })):select(2, 1):double():totable()
+  end
+  local function mean(list, without)
+    local sum, n = { 0, 0, 0 }, 0
+    for i, x in ipairs(list) do
+      if i ~= without then
+        n = n + 1
+        for a = 1, 3 do sum[a] = sum[a] + x[a] end
+      end
+    end
+    return { sum[1] / n, sum[2] / n, sum[3] / n }
+  end
+  local function near(expected, found, tolerance)
+    for a = 1, 3 do assert.is_true(math.abs(expected[a] - found[a]) < tolerance, ("%g, not %g"):format(found[a], expected[a])) end
+  end
+  local function minus(a, b) return { a[1] - b[1], a[2] - b[2], a[3] - b[3] } end
+  local function unit(v)
+    local length = math.sqrt(v[1] ^ 2 + v[2] ^ 2 + v[3] ^ 2)
+    return { v[1] / length, v[2] / length, v[3] / length }
+  end
+  -- coordinates are float32 of some 60 angstrom: steps of 4e-6, and as many in the centre
+  local STEP = 2e-5
+
+  it("is that CA alone makes a residue of a protein valid, what its frame lacks being at the centre", function()
+    local path = folder .. "/in/a.pdb"
+    made.protein(path, 70)
+    strip(path, function(number, name)
+      return number == 5 and (name == "N" or name == "C") or number == 9 and name == "N" or number == 12 and name == "CA"
+    end)
+    local ca = coordinates(path, "CA")
+    local centre = mean(ca, 12)
+    local _, _, plain = prepare {}
+    local _, _, set = prepare { valid_by = "atom" }
+    local before, after = plain:get(1), set:get(1)
+    local function invalid(item)
+      local list = {}
+      for i, v in ipairs(item.mask:float():values()) do if v == 0 then list[#list + 1] = i end end
+      return list
+    end
+    assert.same({ 5, 9, 12 }, invalid(before))
+    assert.same({ 12 }, invalid(after))
+    local t, R = after.translations:totable(), after.rotations:totable()
+    for _, i in ipairs { 1, 5, 9, 70 } do near(minus(ca[i], centre), t[i], STEP) end
+    near({ 0, 0, 0 }, t[12], 1e-9)
+    near({ 1, 0, 0 }, { R[5][1][1], R[5][2][1], R[5][3][1] }, 1e-9)           -- N and C on one spot: no frame
+    -- the y axis is N's side, and N is at the centre
+    local x = { R[9][1][1], R[9][2][1], R[9][3][1] }
+    local toward = minus(centre, ca[9])
+    local along = toward[1] * x[1] + toward[2] * x[2] + toward[3] * x[3]
+    near(unit { toward[1] - along * x[1], toward[2] - along * x[2], toward[3] - along * x[3] },
+      { R[9][1][2], R[9][2][2], R[9][3][2] }, 1e-4)
+    assert.is_true((before.rotations:select(1, 30) - after.rotations:select(1, 30)):abs():max():item() < 1e-6)
+    assert.equal(0, after.torsion_mask:float():select(1, 9):item())         -- psi is still that of a frame
+  end)
+
+  it("is that C2' stands for C4' in RNA, in the mask and as the centre", function()
+    local path = folder .. "/in/a.pdb"
+    made.rna(path, { 45 })
+    strip(path, function(number, name) return number == 3 and name == "C2'" or number == 7 and name == "C4'" end)
+    local c4, c2 = coordinates(path, "C4'"), coordinates(path, "C2'")
+    local _, _, plain = prepare { profile = "rna" }
+    local _, _, set = prepare { profile = "rna", compat = true }
+    local before, after = plain:get(1), set:get(1)
+    local function mask(item, i) return item.mask:float():select(1, i):item() end
+    assert.same({ 1, 0 }, { mask(before, 3), mask(before, 7) })
+    assert.same({ 0, 1 }, { mask(after, 3), mask(after, 7) })
+    local t = after.translations:totable()
+    near(minus(c4[20], mean(c2, 3)), t[20], STEP)
+    near({ 0, 0, 0 }, t[7], STEP)                                           -- C4' is absent: at the centre
+    near(minus(c4[20], mean(c4, 7)), before.translations:totable()[20], STEP)
+  end)
+
+  it("is that of chains whose ids differ in case alone the last one is left", function()
+    local chains = {}
+    for c, id in ipairs { "A", "B", "a" } do
+      chains[c] = { id = id, polymer = "protein", residues = {} }
+      local x = mf.structure.read("spec/fixtures/1ubq.pdb.gz")
+      for i, r in ipairs(x:residues(1)) do
+        if i <= 10 * c + 20 then chains[c].residues[i] = { name = r.name, number = i, atoms = x:residue_atoms(r.index) } end
+      end
+    end
+    files.make_folder(folder .. "/in")
+    mf.structure.build({ chains = chains }):write(folder .. "/in/x.cif")
+    local function lengths(o)
+      local _, _, set = prepare(o)
+      local list = {}
+      for i = 1, #set do list[i] = ("%s %d"):format(set:entry(i).chain, set:entry(i).length) end
+      return table.concat(list, ", ")
+    end
+    assert.equal("A 30, B 40, a 50", lengths { unique = false })
+    assert.equal("a 50, B 40", lengths { unique = false, fold_chains = true })
+    local _, _, folded = prepare { profile = "protein", compat = true, oligomeric = "any", need_resolution = false, max_coil = 9,
+      min_length = 1 }
+    assert.equal(2, folded:entry(1).chains_in_entry)
+  end)
+end)
+
 describe("clusters and splits", function()
   local lines = "1AAA_1 2BBB_1\n\n3CCC_1 1AAA_2\n4DDD_1\n"
 

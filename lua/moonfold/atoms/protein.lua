@@ -11,7 +11,8 @@ local mf = require "moonfold"
 local constant = require "moonfold.constant"
 local frame = require "moonfold.atoms.frame"
 
-local M = { kind = "protein", torsion_count = 1, ca = 2 }
+-- ca, origin: columns of `inputs`; peers_valid: that of the atom whose presence alone makes a residue valid to the peers
+local M = { kind = "protein", torsion_count = 1, ca = 2, origin = 2, peers_valid = 2 }
 
 --- Atoms that `features` reads, in the order of its columns.
 M.inputs = { "N", "CA", "C", "O" }

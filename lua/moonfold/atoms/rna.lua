@@ -11,7 +11,8 @@ local mf = require "moonfold"
 local constant = require "moonfold.constant"
 local frame = require "moonfold.atoms.frame"
 
-local M = { kind = "rna", torsion_count = 8 }
+-- origin, peers_valid: as the protein's. The peers mean C4' and take C2': the slot of C4' in another order of the atoms.
+local M = { kind = "rna", torsion_count = 8, origin = 2, peers_valid = 4 }
 
 --- Atoms that `features` reads, in the order of its columns.
 M.inputs = { "C3'", "C4'", "O4'", "C2'", "C1'", "C5'", "O3'", "O5'", "P", "OP1|O1P", "OP2|O2P", "N9|N1" }

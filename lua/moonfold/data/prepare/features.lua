@@ -105,10 +105,23 @@ local function whole_numbers(list, first, last, less)
   return mf.tensor(part, { dtype = "int32" })
 end
 
+-- Frames as the peers' arrays give them: absent atoms are at the centre, and one atom decides about the residue. Where that
+-- fixes no frame the rotation is the identity; theirs is no rotation.
+local function peers_frames(f, rules, x, present)
+  local there = present:select(2, rules.peers_valid)
+  local weight = there:double():unsqueeze(2)
+  local points = x:select(2, rules.peers_valid):double()
+  local centre = (points * weight):sum(1, true) / weight:sum():item()
+  local filled = mf.where(present:unsqueeze(3), x, centre:float():unsqueeze(1))
+  f.rotations = rules.features(filled, present:logical_or(present:logical_not())).rotations
+  f.translations, f.mask, f.centres = filled:select(2, rules.origin), there, points
+end
+
 local function make(s, chains, o)
   local rules, queries = atoms.of(o.polymer), M.atom_names(o.polymer, o.atoms)
   local g = gather(s, chains, o, queries)
   local f = rules.features(g.x, g.present)
+  if o.valid_by == "atom" then peers_frames(f, rules, g.x, g.present) end
   local frame = f.mask:float():values()
   local first, last = extent(g.n, o.trim == "frames" and function(i) return frame[i] > 0 end
     or function(i) return rules.types:find(g.letters:sub(i, i), 1, true) ~= nil end)
@@ -120,7 +133,7 @@ local function make(s, chains, o)
   local mask = cut(f.mask)
   local column = mask:float():reshape(n, 1)
   local translations = cut(f.translations):double()
-  local centre = (translations * column:double()):sum(1, true) / count
+  local centre = (cut(f.centres or f.translations):double() * column:double()):sum(1, true) / count
   local entry = {
     translations = ((translations - centre) * column:double()):float(), rotations = cut(f.rotations), torsions = cut(f.torsions),
     torsion_mask = cut(f.torsion_mask), mask = mask,
@@ -138,8 +151,8 @@ end
 --- An entry of one chain or of several joined, trimmed at both ends and centred on its valid residues.
 -- @tparam Structure s from structure_file
 -- @tparam table chains of `s:chains()`
--- @tparam table o `polymer`, `trim`, `types`, `positions`, `chain_gap`, `atoms` as in prepare.profiles, and `labelled`: the file
---   has label_seq_id
+-- @tparam table o `polymer`, `trim`, `types`, `positions`, `chain_gap`, `atoms`, `valid_by` as in prepare.profiles, and `labelled`:
+--   the file has label_seq_id
 -- @treturn ?table the tensors of data.layout, `sequence`, `length`, `rows` (before trimming), `first` (row of them), `valid`
 --   (share of residues with a frame); nil and a reason
 function M.entry(s, chains, o)

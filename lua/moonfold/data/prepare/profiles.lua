@@ -6,7 +6,8 @@
 --
 -- An option that the user gives stands over the profile's. `compat` turns to what the peers' scripts do where they differ from
 -- their papers: radii of gyration are held against the polynomial at length - 1, positions of proteins are author numbers, files
--- of several protein chains pass, and chains of an RNA follow one another without a gap.
+-- of several protein chains pass, chains of an RNA follow one another without a gap, chain ids differ in more than their case, and
+-- one atom makes a residue valid, CA or (meant to be C4') C2'.
 -- @module moonfold.data.prepare.profiles
 
 local fail = require "moonfold.fail"
@@ -37,6 +38,9 @@ M.defaults = {
   -- chains
   chains = "each",             -- an entry each; "join": an entry of all chains of a file
   chain_gap = 64,              -- of the positions between joined chains
+  fold_chains = false,         -- of chains whose ids differ in case alone the last stands for all
+  valid_by = "frame",          -- residues are valid that have the atoms of a frame; "atom": that have CA, of RNA C2', which is
+                               -- the centre then too. What else a frame lacks is taken to be at the centre
   trim = "frames",             -- ends without frames go; "types": ends of residues of no known type
   types = "parents",           -- residue types of modified residues; "standard": of no known type, but for MSE
   positions = "numbers",       -- residue numbers, gaps are visible: label_seq_id, in PDB files author numbers where they grow;
@@ -86,12 +90,16 @@ M.profiles = {
   },
 }
 
-local COMPAT = { protein = { one_chain = false, positions = "author" }, rna = { chain_gap = 0 }, none = {} }
+local COMPAT = {
+  protein = { one_chain = false, positions = "author", fold_chains = true, valid_by = "atom" },
+  rna = { chain_gap = 0, fold_chains = true, valid_by = "atom" },
+  none = {},
+}
 
 local CHOICES = {
   polymer = { "protein", "rna" }, chains = { "each", "join" }, trim = { "frames", "types" }, types = { "parents", "standard" },
   positions = { "numbers", "author", "rows" }, order = { "path", "length", "given" }, atoms = { "backbone", "heavy", "none" },
-  split = { "none", "cluster", "date", "length" },
+  split = { "none", "cluster", "date", "length" }, valid_by = { "frame", "atom" },
 }
 
 --- The names of the profiles.
@@ -124,7 +132,7 @@ end
 M.local_keys = {
   "polymer", "min_bytes", "max_bytes", "max_resolution", "need_resolution", "oligomeric", "one_chain", "homomer", "no_protein",
   "chains", "chain_gap", "trim", "types", "positions", "min_length", "max_length", "max_rows", "min_valid", "max_helix", "max_coil",
-  "min_strand", "atoms",
+  "min_strand", "atoms", "fold_chains", "valid_by",
 }
 
 --- Options as plain values for JSON: infinite ones and functions are left out.

@@ -45,6 +45,22 @@ local function facts_of(o, s, chains, bytes)
            chains = #chains, proteins = proteins, homomer = distinct == 1 }
 end
 
+-- The polymer chains of model 1. The peers keep chains by their ids in capitals: a later one takes the place of an earlier one,
+-- water too.
+local function polymers_of(s, fold)
+  local list, place = {}, {}
+  for _, chain in ipairs(s:chains(1)) do
+    local key = fold and chain.id:upper() or #list + 1
+    place[key] = place[key] or #list + 1
+    list[place[key]] = chain
+  end
+  local polymers = {}
+  for _, chain in ipairs(list) do
+    if chain.polymer ~= "none" then polymers[#polymers + 1] = chain end
+  end
+  return polymers
+end
+
 -- The groups of chains that make an entry each.
 local function groups_of(o, chains)
   local groups = {}
@@ -114,10 +130,7 @@ local function take(o, input)
   local ok, s = pcall(structure.read, input.file, { models = 1, offset = input.offset, bytes = input.offset and input.bytes })
   if not ok then return leave("malformed: " .. message_of(s)) end
   record.method, record.resolution = s.method ~= "" and s.method or nil, s.resolution
-  local chains = {}
-  for _, chain in ipairs(s:chains(1)) do
-    if chain.polymer ~= "none" then chains[#chains + 1] = chain end
-  end
+  local chains = polymers_of(s, o.fold_chains)
   local facts, letters = facts_of(o, s, chains, bytes), nil
   local function secondary_structure()
     letters = letters or features.secondary_structure(s)
