@@ -88,6 +88,7 @@ void mf_ctx_release(mf_ctx *ctx);                             /* legal before it
 mf_status mf_ctx_threads(mf_ctx *ctx, int threads);           /* CPU threads, 0 for all cores */
 int mf_ctx_thread_count(const mf_ctx *ctx);
 int mf_cuda_count(void);                                      /* GPUs that can be used; 0: mf_error_text() says why */
+mf_status mf_device_hardware(const char **out, mf_ctx *ctx, int device); /* "NVIDIA H100 80GB HBM3"; lives as long as ctx */
 mf_status mf_synchronize(mf_ctx *ctx, int device);            /* waits until a device has done its work; raises what it found to be wrong */
 int mf_deterministic(mf_ctx *ctx, int enabled);               /* 1: bitwise repeatable, only sums of fixed order; returns the previous setting */
 int mf_is_deterministic(const mf_ctx *ctx);

@@ -208,7 +208,7 @@ static mf_status open_parts(mf_device *d) {
                         properties.minor);
     c->multiprocessors = properties.multiProcessorCount;
     c->shared_limit = (int64_t)properties.sharedMemPerBlockOptin;
-    snprintf(c->name, sizeof c->name, "%s", properties.name);
+    snprintf(d->hardware, sizeof d->hardware, "%s", properties.name);
     d->memory.total = (int64_t)properties.totalGlobalMem;
     peaks(c);
     MF_TRY(mf__cuda_status(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate"));

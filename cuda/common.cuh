@@ -54,7 +54,6 @@ struct mf_cuda {                  /* mf_device.state */
     mf_cuda_profile *profile;     /* while mf.profile runs */
     mf_fault *fault;              /* as the host sees it; */
     mf_fault *fault_device;       /* and as kernels do */
-    char name[256];
 };
 static inline mf_cuda *mf__cuda(const mf_device *d) { return (mf_cuda *)d->state; }
 

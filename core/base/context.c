@@ -88,6 +88,14 @@ int mf_cuda_count(void) {
     return mf__plugin_cuda(&cuda) == MF_OK ? cuda->count() : 0;
 }
 
+mf_status mf_device_hardware(const char **out, mf_ctx *ctx, int device) {
+    *out = NULL;
+    mf_device *d;
+    MF_TRY(mf__ctx_device(&d, ctx, device));
+    *out = d->hardware[0] ? d->hardware : d->name;
+    return MF_OK;
+}
+
 mf_status mf_synchronize(mf_ctx *ctx, int device) {
     mf_device *d;
     MF_TRY(mf__ctx_device(&d, ctx, device));

@@ -17,6 +17,7 @@ typedef struct mf_device {
     void *state;                  /* the backend's own: streams, handles, caches */
     mf_memory memory;
     struct mf_storage *storages;  /* doubly linked, for the out-of-memory report */
+    char hardware[256];           /* what the machine calls it, set by `open`; empty: nobody knows */
 } mf_device;
 
 enum { MF__MAX_DEVICES = 16 };

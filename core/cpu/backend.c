@@ -6,6 +6,7 @@
 #include "../base/memory.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 
 void openblas_set_num_threads(int threads);
@@ -17,8 +18,20 @@ static void stay_loaded(void) {
     if (dladdr(&mf__cpu_backend, &own) != 0 && own.dli_fname) (void)dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
+/* The processor's name, where Linux tells it: not on every architecture. */
+static void read_hardware(mf_device *d) {
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    char line[sizeof d->hardware];
+    while (file && !d->hardware[0] && fgets(line, sizeof line, file)) {
+        const char *name = strncmp(line, "model name", 10) == 0 ? strstr(line, ": ") : NULL;
+        if (name) snprintf(d->hardware, sizeof d->hardware, "%.*s", (int)strcspn(name + 2, "\n"), name + 2);
+    }
+    if (file) fclose(file);
+}
+
 static mf_status cpu_open(mf_device *d) {
     stay_loaded();
+    read_hardware(d);
     openblas_set_num_threads(1);
     if (d->threads <= 0) d->threads = mf__cpu_cores();
     return mf__pool_open(d);

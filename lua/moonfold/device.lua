@@ -62,6 +62,17 @@ function M.cuda()
   return list
 end
 
+local text_box = ffi.new "const char *[1]"
+
+--- What the machine calls a device: "NVIDIA H100 80GB HBM3".
+-- @tparam[opt="cpu"] string device
+-- @treturn string
+-- @usage print(mf.hardware())
+function M.hardware(device)
+  check(C.mf_device_hardware(text_box, ctx, T.device("hardware", device or "cpu")))
+  return ffi.string(text_box[0])
+end
+
 --- Waits until a device has done all that it was asked, and raises what it found to be wrong on the way.
 -- Work on a GPU runs behind the program; reading a value waits by itself.
 -- @tparam[opt="cuda"] string device

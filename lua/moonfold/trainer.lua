@@ -9,9 +9,10 @@
 --
 -- The folder holds checkpoint.safetensors (everything needed to go on), weights.safetensors (the model to sample from:
 -- the running average where there is one), loss.csv, loss.jsonl and loss.svg, and loss_by_time.csv and .jsonl: every `log_every`
--- steps the mean of each term in each bin of time since the row before. A step draws its random numbers from the
--- batch's seed and step, so that a resumed run is the run that was stopped. The first SIGINT, SIGTERM or SIGUSR1
--- finishes the step, writes the checkpoint and ends; a second SIGINT ends at once.
+-- steps the mean of each term in each bin of time since the row before; and summary.json: `parameters`, `steps`, `seconds`,
+-- `steps_per_second`, `residues_per_second` (medians), `peak_bytes` of the `device`, its `hardware`, and the `outcome`. A step
+-- draws its random numbers from the batch's seed and step, so that a resumed run is the run that was stopped. The first SIGINT,
+-- SIGTERM or SIGUSR1 finishes the step, writes the checkpoint and ends; a second SIGINT ends at once.
 -- @module moonfold.trainer
 local mf = require "moonfold"
 local F = require "moonfold.ffi"
@@ -20,6 +21,8 @@ local archive = require "moonfold.archive"
 local checkpoint = require "moonfold.checkpoint"
 local files = require "moonfold.files"
 local journal = require "moonfold.journal"
+local json = require "moonfold.json"
+local loss_log = require "moonfold.loss_log"
 local options = require "moonfold.options"
 local progress = require "moonfold.progress"
 
@@ -175,6 +178,22 @@ function Trainer:plot()
   })
 end
 
+-- What a run says of itself at its end. The peak is that of all parts of a run that was resumed, where they had one.
+local function summarise(self, device, outcome, before)
+  local path = self.folder .. "/summary.json"
+  local summary = loss_log.read(self.folder):speed()
+  summary.parameters, summary.steps, summary.outcome = self.model:count(), self.step, outcome
+  summary.device, summary.hardware = device, mf.hardware(device)
+  summary.peak_bytes = math.max(mf.memory(device).peak, before.device == device and before.peak_bytes or 0)
+  files.replace(path, json.encode(summary) .. "\n")
+end
+
+-- The summary of the parts of a run before this one.
+local function earlier(self)
+  local text = self.step > 0 and files.read(self.folder .. "/summary.json")
+  return text and json.decode(text) or {}
+end
+
 local function write_by_time(self)
   local row = self.by_time:row()
   row.step = self.step
@@ -195,6 +214,8 @@ function Trainer:go()
   -- without the row of less than log_every steps that ended an earlier run: its steps are still in the log
   self.binned = journal.open(self.folder .. "/loss_by_time", binned, self.step - self.step % self.log_every)
   local bar = progress { label = self.label, total = self.steps, unit = "residues", first = self.step }
+  local device, before = self.model:parameters()[1]:device(), earlier(self)
+  mf.reset_peak(device)
   local began, smooth, outcome = C.mf_clock(), nil, "done"
   signals.hold()
   local ok, message = xpcall(function()
@@ -222,6 +243,7 @@ function Trainer:go()
   signals.release()
   self.journal:close()
   self.binned:close()
+  summarise(self, device, ok and outcome or "failed: " .. tostring(message), before)
   if not ok then error(message, 0) end
   bar:done(("step %d, loss %.4f%s"):format(self.step, smooth or 0 / 0, outcome == "done" and "" or ", stopped by " .. outcome))
   self:plot()

@@ -247,7 +247,8 @@ because("only looks", [[mf_cif_count mf_cif_block mf_cif_table mf_cif_tag mf_cif
 because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_products mf_grad_enable mf_memory_collected
   mf_memory_fail_at
   mf_tensor_retain mf_tensor_require_grad mf_tensor_grad mf_function_dropped mf_random_number mf_deterministic]])
-because("opens a device at most, once", "mf_memory_reset_peak mf_memory_limit mf_memory_flush mf_synchronize mf_packing_prepare")
+because("opens a device at most, once", [[mf_memory_reset_peak mf_memory_limit mf_memory_flush mf_synchronize
+  mf_packing_prepare mf_device_hardware]])
 because("only looks", "mf_residue_describe mf_zip_count mf_zip_name mf_zip_size mf_pickle_root mf_pickle_get mf_pickle_children")
 because("frees", "mf_zip_close mf_pickle_release")
 because("failing_malloc.c walks it", [[mf_zip_open mf_zip_read mf_zip_tensor mf_zip_npy mf_zip_write mf_layout_tensor mf_npy_read

@@ -8,6 +8,7 @@ describe("a GPU #gpu", function()
   it("is named among the devices", function()
     assert.equal("cuda:0", mf.cuda()[1])
     assert.equal("cuda:0", mf.devices()[3])
+    assert.truthy(#mf.hardware(device) > 0 and mf.hardware(device) ~= "cuda")
   end)
 
   it("carries values there and back, whatever their size and type", function()

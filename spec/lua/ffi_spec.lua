@@ -101,6 +101,19 @@ describe("the FFI's view of the header", function()
   end)
 end)
 
+describe("a device", function()
+  it("tells which hardware it is", function()
+    local file = io.open "/proc/cpuinfo"
+    local model = file and file:read("*a"):match "model name%s*: ([^\n]*)"
+    if file then file:close() end
+    assert.equal(model or "cpu", mf.hardware())
+    assert.equal("null", mf.hardware "null")
+    local ok, message = pcall(mf.hardware, "tpu")
+    assert.is_false(ok)
+    assert.truthy(message:find "ffi_spec.lua:%d+: hardware: unknown device 'tpu'", message)
+  end)
+end)
+
 describe("memory", function()
   it("collects when the library asks, so that dropped tensors do not pile up", function()
     collectgarbage()

@@ -151,6 +151,29 @@ describe("a training run", function()
     for _, s in mf.sample(model, flow, { length = 6, steps = 3 }) do assert.equal(6, s.length) end
   end)
 
+  it("sums itself up at its end, parts before it included", function()
+    local function summary(name) return json.decode(files.read(folder .. "/" .. name .. "/summary.json")) end
+    local run = start("run", 3)
+    run:go()
+    local first = summary "run"
+    assert.equal("done", first.outcome)
+    assert.equal(3, first.steps)
+    assert.equal(run.model:count(), first.parameters)
+    assert.equal("cpu", first.device)
+    assert.equal(mf.hardware(), first.hardware)
+    assert.is_true(first.peak_bytes > 3 * 4 * first.parameters and first.peak_bytes < 1e9)
+    assert.is_true(first.seconds > 0 and first.steps_per_second > 0 and first.residues_per_second > 0)
+    first.peak_bytes = 2 ^ 40          -- what this part will not reach
+    files.replace(folder .. "/run/summary.json", json.encode(first))
+    local second = start("run", 5)
+    second:resume()
+    second:go()
+    local whole = summary "run"
+    assert.equal(5, whole.steps)
+    assert.equal(2 ^ 40, whole.peak_bytes)
+    assert.is_true(whole.seconds > first.seconds)
+  end)
+
   it("says that there is nothing to resume", function() assert.is_false(start("none", 1):resume()) end)
 
   it("stops when the time is up, with a checkpoint", function()
@@ -165,6 +188,9 @@ describe("a training run", function()
     assert.is_false(ok)
     assert.is_truthy(message:find "the loss is %-?nan at step 1 %(e%d, ")
     assert.is_false(files.exists(folder .. "/nan/checkpoint.safetensors"))
+    local summary = json.decode(files.read(folder .. "/nan/summary.json"))
+    assert.truthy(summary.outcome:find "^failed: trainer: the loss is %-?nan at step 1")
+    assert.is_nil(summary.steps_per_second)
   end)
 
   describe("as a program", function()
