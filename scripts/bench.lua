@@ -82,6 +82,11 @@ local function report(row)
 end
 
 command.run(program, function()
+  local is_known = {}
+  for _, name in ipairs(known) do is_known[name] = true end
+  for _, name in ipairs(o.cases) do
+    if not is_known[name] then command.stop(program, "no case '%s' (known: %s)", name, table.concat(known, ", ")) end
+  end
   mf.threads(o.threads)
   mf.precision(o.precision)
   mf.products(o.products)
@@ -90,13 +95,6 @@ command.run(program, function()
   o.measure = assert(loadfile(folder .. "bench/measure.lua"))()(o)
   o.chains = assert(loadfile(folder .. "bench/chains.lua"))()
   print(("moonfold bench: %s, %d threads, attention %s, products %s"):format(o.device, mf.threads(), o.precision, o.products))
-  for _, name in ipairs(o.cases) do
-    local path = folder .. "bench/" .. name .. ".lua"
-    local case, problem = loadfile(path)
-    if not case or name == "measure" or name == "chains" then
-      command.stop(program, "no case '%s' (known: %s)\n%s", name, table.concat(known, ", "), problem or "")
-    end
-    case()(o, report)
-  end
+  for _, name in ipairs(o.cases) do assert(loadfile(folder .. "bench/" .. name .. ".lua"))()(o, report) end
   if sink then sink:close() end
 end)

@@ -1,10 +1,10 @@
 /* base_frames.c: the standard reference frame of a base: Olson et al. (2001) J Mol Biol 313, 229-237.
  *
- *            y (long axis of the pair, toward the strand of the base)        z = x cross y: along 5' to 3' of its strand
- *            |  base      sugar                                              in a right-handed helix
- *   minor    |__ x  (major groove)
- *   groove      .
- *               partner
+ *          y |   the base, C1' at (-2.5, 5.4)
+ *            |
+ *     -------+------- x, into the major groove        z = x cross y, toward the reader: 5' to 3' of the base's strand
+ *            |
+ *            |   its partner
  *
  * Standard bases lie in z = 0 of an ideal Watson-Crick pair (table 1 of the paper); the other base of the pair is turned about x. The
  * frame of a residue is the rigid motion that superposes the ring of the standard base on its own, atoms weighted equally: nine atoms of

@@ -595,7 +595,14 @@ describe("base frames", function()
     assert.equal(20, n)
     assert.is_true(distances[10] < 0.4 and distances[20] < 1, distances[20])
     assert.is_true(angles[10] > 160 and angles[1] > 140, angles[1])
+    -- z goes along the strand: in the acceptor's helix each base is a rise of A-RNA above the one before
     local f = s:base_frames()[1]
+    local R, t = f.rotations:totable(), f.translations:totable()
+    for i = 1, 6 do
+      local rise = 0
+      for a = 1, 3 do rise = rise + R[i][a][3] * (t[i + 1][a] - t[i][a]) end
+      assert.is_true(rise > 2 and rise < 4, rise)
+    end
     assert.equal(76, f.mask:float():sum():item())           -- dihydrouridine, pseudouridine, wybutosine and all
   end)
 end)
