@@ -11,6 +11,7 @@ local fail = require "moonfold.fail"
 local files = require "moonfold.files"
 local journal = require "moonfold.journal"
 
+local quoted = journal.quoted
 local M = {}
 
 local WIDTH, HEIGHT, COLUMNS = 460, 280, 2          -- of a panel, in points; panels side by side
@@ -99,9 +100,6 @@ local function svg(title, panels)
   out[#out + 1] = "</svg>\n"
   return table.concat(out, "\n")
 end
-
--- In single quotes gnuplot takes a text as it is, but for the quote itself.
-local function quoted(text) return "'" .. tostring(text):gsub("'", "''") .. "'" end
 
 local function gnuplot(path, title, panels)
   local width, height = size_of(panels)

@@ -76,9 +76,14 @@ function M.gnuplot(script)
   return ok == true or ok == 0
 end
 
-local function terminal(path)
-  local kind = path:match "%.(%w+)$"
-  return kind == "png" and "pngcairo size 900,560 font 'sans,11'" or "svg size 900,560 font 'sans,13' background 'white'"
+--- A text for a script of gnuplot: in single quotes it is taken as it is, but for the quote itself.
+-- @param text
+-- @treturn string
+function M.quoted(text) return "'" .. tostring(text):gsub("'", "''") .. "'" end
+
+local function terminal(path, width, height)
+  local kind, size = path:match "%.(%w+)$", ("size %d,%d"):format(width or 900, height or 560)
+  return kind == "png" and ("pngcairo %s font 'sans,11'"):format(size) or ("svg %s font 'sans,13' background 'white'"):format(size)
 end
 
 --- Draws columns of a CSV file over another one.
@@ -115,6 +120,69 @@ end
 function Journal:plot(picture, o)
   self.csv:flush()
   return M.plot(self.path .. ".csv", picture, o)
+end
+
+local COLOURS = { "#0b6fb8", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#555555" }
+local PANEL_WIDTH, PANEL_HEIGHT = 460, 300
+local DECADES = 5        -- an axis is logarithmic where values differ by more than this factor
+
+-- The least and the greatest of all that a panel shows.
+local function range_of(panel)
+  local low, high = math.huge, -math.huge
+  for _, curve in ipairs(panel.curves) do
+    for _, point in ipairs(curve.points) do
+      low, high = math.min(low, point.low or point.y), math.max(high, point.high or point.y)
+    end
+  end
+  return low, high
+end
+
+--- Draws panels of curves in one picture, the legend in the first.
+-- @tparam string picture .svg or .png
+-- @tparam table panels list of { title =, curves = { { name =, colour =, points = { { x =, y =, low =, high =, pale = } } } } }:
+--   colours count from 1; where points have `low` and `high` a band is drawn between them, where they have `pale` a pale line
+-- @tparam table o `title`, `xlabel`
+-- @treturn boolean false when gnuplot is not installed or refuses
+function M.panels(picture, panels, o)
+  local across = math.min(3, math.ceil(math.sqrt(#panels)))
+  local down = math.ceil(#panels / across)
+  local script, rest = {}, {}
+  for p, panel in ipairs(panels) do
+    local low, high = range_of(panel)
+    local plots, behind = {}, {}
+    for c, curve in ipairs(panel.curves) do
+      local data = ("$panel%d_%d"):format(p, c)
+      local colour = COLOURS[(curve.colour - 1) % #COLOURS + 1]
+      script[#script + 1] = data .. " << END"
+      local banded, pale = false, false
+      for _, point in ipairs(curve.points) do
+        banded, pale = banded or point.low ~= nil, pale or point.pale ~= nil
+        script[#script + 1] = ("%.9g %.9g %.9g %.9g %.9g"):format(point.x, point.y, point.low or point.y, point.high or point.y,
+          point.pale or point.y)
+      end
+      script[#script + 1] = "END"
+      if banded then
+        local style = "with filledcurves lc rgb '%s' fs transparent solid 0.25 noborder notitle"
+        behind[#behind + 1] = ("%s using 1:3:4 " .. style):format(data, colour)
+      end
+      if pale then behind[#behind + 1] = ("%s using 1:5 with lines lw 1 lc rgb '#c0%s' notitle"):format(data, colour:sub(2)) end
+      plots[#plots + 1] = ("%s using 1:2 with lines lw 2 lc rgb '%s' title %s"):format(data, colour, M.quoted(curve.name))
+    end
+    for _, plot in ipairs(plots) do behind[#behind + 1] = plot end
+    rest[#rest + 1] = "set title " .. M.quoted(panel.title)
+    local logarithmic = low > 0 and high > DECADES * low
+    rest[#rest + 1] = logarithmic and ("set logscale y; set yrange [%.9g:%.9g]"):format(0.9 * low, 1.1 * high)
+      or "unset logscale y; set yrange [*:*]"
+    rest[#rest + 1] = p == 1 and "set key top right" or "unset key"
+    rest[#rest + 1] = "plot " .. table.concat(behind, ", ")
+  end
+  return M.gnuplot(table.concat({
+    table.concat(script, "\n"),
+    "set terminal " .. terminal(picture, PANEL_WIDTH * across, PANEL_HEIGHT * down + 40) .. " noenhanced",
+    "set output " .. M.quoted(picture), "set grid lc rgb '#dddddd'", "set xlabel " .. M.quoted(o.xlabel or ""),
+    ("set multiplot layout %d,%d title %s"):format(down, across, M.quoted(o.title or "")),
+    table.concat(rest, "\n"), "unset multiplot", "",
+  }, "\n"))
 end
 
 --- Draws histograms of several samples over the same range, as shares.

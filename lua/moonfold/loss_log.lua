@@ -35,14 +35,16 @@ end
 
 --- Reads the log of a run.
 -- @tparam string folder of the run
+-- @tparam ?number most steps to read, from the first
 -- @treturn table `steps`, how many; `columns` and `terms`, names, terms being those of the loss; `values`, by column a list
 --   of numbers, not a number where a step has none; `durations`, seconds of each step
-function M.read(folder)
+function M.read(folder, most)
   local path = folder .. "/loss.csv"
   local text = files.read(path) or fail("%s holds no loss.csv: not the folder of a training run", folder)
   local log = setmetatable({ folder = folder, path = path, steps = 0, terms = {}, values = {} }, Log)
   local number = 0
   for line in text:gmatch "([^\n]*)\n" do        -- what has no end is being written
+    if log.steps == most then break end
     number = number + 1
     local cells = cells_of(line)
     if number == 1 then
