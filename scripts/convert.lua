@@ -3,6 +3,7 @@
 --   moonfold scripts/convert.lua in=foldflow-sfm.pth out=foldflow-sfm.safetensors
 --   moonfold scripts/convert.lua in=rna_frameflow_public_weights.ckpt              tells what it is, writes nothing
 --   moonfold scripts/convert.lua in=ours.safetensors out=ours.pth                  torch.load reads it
+--   moonfold scripts/convert.lua in=ours.safetensors out=half.safetensors type=float16
 --
 -- What the file is follows from its tensors. Tells what matched, what is missing, what is left over; a file that lacks
 -- tensors of its model is not written, and the status is 1.
@@ -16,6 +17,7 @@ local program = {
   { "in", "path", command.REQUIRED, ".pth, .ckpt, .npz or .safetensors" },
   { "out", "path", options.OPTIONAL, ".safetensors, .npz, .pth or .ckpt; without it the report alone" },
   { "to", "string", options.OPTIONAL, "safetensors, npz or torch, where the name of out does not tell" },
+  { "type", "string", options.OPTIONAL, "of floating numbers in out: float32, float16 (half the bytes), bfloat16, float64" },
   { "names", "boolean", false, "list every tensor with its shape and type" },
 }
 local o = command.parse(arg, program)
@@ -54,6 +56,6 @@ if #c.report.missing + #c.report.mismatched > 0 then
   os.exit(1, true)
 end
 if o.out then
-  local count = command.attempt(program, c.save, c, o.out, { to = o.to })
+  local count = command.attempt(program, c.save, c, o.out, { to = o.to, type = o.type })
   print(("%s: %d tensors"):format(o.out, count))
 end

@@ -129,4 +129,38 @@ describe("training on a GPU #gpu", function()
       for k, x in ipairs(list[1]) do support.same_bits(x, list[2][k]) end
     end)
   end
+
+  local NETWORKS = {
+    { "FoldFlow, dense", "protein", FOLDFLOW.dense }, { "FoldFlow, flash", "protein", FOLDFLOW.flash },
+    { "RNA-FrameFlow, dense", "rna", { kind = "rna_frameflow", mode = "orig_2d_bias", time = 8 } },
+    { "RNA-FrameFlow, flash", "rna", { kind = "rna_frameflow", mode = "flash_1d_bias", time = 8 } },
+  }
+  for _, network in ipairs(NETWORKS) do
+    local name, kind, own = unpack(network)
+
+    it(name .. ": the same seed trains to the same bits", function()
+      local _, first = run(kind, "first", 5, { model = own })
+      local _, second = run(kind, "second", 5, { model = own })
+      same(first, second)
+    end)
+
+    it(name .. ": a sample is the same bits again, and the same structure beside samples of other lengths", function()
+      local given = about(kind, own)
+      mf.seed(4)
+      local model, flow = weights.build(given):to(device), mf.flow.se3(given.flow)
+      local function samples(o)
+        local list = {}
+        o.steps, o.device, o.seed = 5, device, o.seed or 3
+        for i, s in mf.sample(model, flow, o) do list[i] = s.translations:to "cpu" end
+        return list
+      end
+      local mixed, again = samples { lengths = { 9, 30, 14 } }, samples { lengths = { 9, 30, 14 } }
+      local alone, other = samples { lengths = { 9, 30, 14 }, residues = 1 }, samples { lengths = { 9, 30, 14 }, seed = 5 }
+      for i = 1, 3 do
+        support.same_bits(again[i], mixed[i])
+        support.close(alone[i], mixed[i], 1e-4)
+        assert.is_true(support.difference(other[i], mixed[i]) > 0.01)
+      end
+    end)
+  end
 end)

@@ -1,6 +1,7 @@
 -- Checkpoints of the public models: recognised by tensors, renamed, sized by shapes, reported, written.
 local mf = require "moonfold"
 local config = require "moonfold.convert.config"
+local files = require "moonfold.files"
 local options = require "moonfold.options"
 local support = require "spec.support"
 
@@ -111,6 +112,25 @@ describe("a checkpoint of a public model", function()
     mf.torch.save(folder .. "/a.pth", foldflow_file(state))
     mf.convert.read(folder .. "/a.pth"):save(folder .. "/b.pth")
     assert.truthy(mf.torch.load(folder .. "/b.pth").model["vectorfield.trunk.ipa_0.head_weights"])
+  end)
+
+  it("is written in half the bytes, each number rounded once, and opens as the same model", function()
+    local model = mf.models.foldflow(small { preset = "flash", skip = 4, position = 6 })
+    mf.save(folder .. "/a.safetensors", model:state(), mf.weights.metadata(mf.weights.about(model, { profile = "protein" })))
+    local c = mf.convert.read(folder .. "/a.safetensors")
+    c:save(folder .. "/b.safetensors", { type = "float16" })
+    local half, opened = mf.load(folder .. "/b.safetensors"), mf.weights.open(folder .. "/b.safetensors")
+    for name, x in pairs(model:state()) do
+      assert.are.equal("float16", half[name]:dtype())
+      support.same_bits(opened:state()[name], x:to("float16"):to("float32"), name)
+    end
+    support.error_matches(function() c:save(folder .. "/c.safetensors", { type = "half" }) end, "type 'half' %(known: bfloat16")
+    mf.no_grad(function() model:state()["vectorfield.trunk.ipa_0.head_weights"]:fill_(1e6) end)
+    mf.save(folder .. "/a.safetensors", model:state(), mf.weights.metadata(mf.weights.about(model, { profile = "protein" })))
+    c = mf.convert.read(folder .. "/a.safetensors")
+    support.error_matches(function() c:save(folder .. "/c.safetensors", { type = "float16" }) end,
+      "ipa_0.head_weights has values that float16 cannot hold; nothing is written")
+    assert.is_false(files.exists(folder .. "/c.safetensors"))
   end)
 
   it("has as many heads in its transformer as its configuration says", function()

@@ -226,12 +226,30 @@ function writers.torch(c, path, tensors)
 end
 
 local endings = { safetensors = "safetensors", npz = "npz", pth = "torch", pt = "torch", ckpt = "torch" }
-local save_defaults = { to = options.OPTIONAL }
+local save_defaults = { to = options.OPTIONAL, type = options.OPTIONAL }
+local TYPES = { float32 = true, float16 = true, bfloat16 = true, float64 = true }
+
+-- Floating tensors in another type; what does not fit into it (float16 ends at 65504) is an error.
+local function of_type(tensors, dtype, path)
+  local result = {}
+  for name, x in pairs(tensors) do
+    if x:dtype():find "float" then
+      local y = x:to(dtype)
+      if y:to("float64"):abs():max():item() == math.huge and x:to("float64"):abs():max():item() < math.huge then
+        fail("convert: %s: %s has values that %s cannot hold; nothing is written", path, name, dtype)
+      end
+      x = y
+    end
+    result[name] = x
+  end
+  return result
+end
 
 --- Writes what matched: as safetensors for `mf.weights.open`, as .npz, or for PyTorch under the public code's names.
 -- Unknown tensors are left out; a model that lacks some is not written.
 -- @tparam string path
--- @tparam ?table o `to`: "safetensors", "npz" or "torch"; by default the name tells
+-- @tparam ?table o `to`: "safetensors", "npz" or "torch", by default the name tells; `type`: "float16", "bfloat16", "float32" or
+--   "float64" for floating tensors, by default each keeps its own. A model takes weights of any of them.
 -- @treturn number how many tensors were written
 -- @usage mf.convert.read("foldflow-sfm.pth"):save "foldflow-sfm.safetensors"
 function Checkpoint:save(path, o)
@@ -242,7 +260,11 @@ function Checkpoint:save(path, o)
     fail("convert: what to write as '%s'? Its name ends in none of .safetensors, .npz, .pth, .pt, .ckpt, and to is '%s'", path,
       tostring(o.to))
   end
+  if o.type and not TYPES[o.type] then
+    fail("convert: type '%s' (known: %s)", tostring(o.type), table.concat(options.sorted_keys(TYPES), ", "))
+  end
   local tensors, count = kept(self), 0
+  if o.type then tensors = of_type(tensors, o.type, self.path) end
   for _ in pairs(tensors) do count = count + 1 end
   writers[to](self, path, tensors)
   return count
