@@ -152,6 +152,11 @@ mf_status mf_random_normal(mf_tensor *x, mf_rng *rng, double mean, double deviat
 mf_status mf_random_truncated(mf_tensor *x, mf_rng *rng, double deviation);          /* N(0, deviation) cut at two of them */
 mf_status mf_random_rotations(mf_tensor *x, mf_rng *rng);                            /* (..., 3, 3), uniform on SO(3) */
 mf_status mf_random_igso3(mf_tensor *x, mf_rng *rng, const mf_tensor *sigma);        /* (n, 3) vectors; sigma (n) or (1): flow.md 1.6 */
+mf_status mf_random_normal_each(mf_tensor *x, const mf_rng *rng, const mf_tensor *streams, const mf_packing *packing);
+mf_status mf_random_rotations_each(mf_tensor *x, const mf_rng *rng, const mf_tensor *streams, const mf_packing *packing);
+mf_status mf_random_igso3_each(mf_tensor *x, const mf_rng *rng, const mf_tensor *streams, const mf_packing *packing, const mf_tensor *sigma);
+    /* the rows of each sequence are what the function without _each draws of (seed, stream + streams[s], counter), streams int64 (n); x (m N, ...), m rows a
+     * residue; rng does not move on */
 mf_status mf_random_permutation(mf_tensor *x, mf_rng *rng);                          /* int32 or int64 (n) */
 double mf_random_number(mf_rng *rng);                                                /* one double in [0, 1) */
 
@@ -324,6 +329,9 @@ mf_status mf_frames_update(mf_tensor **q_out, mf_tensor **t_out, const mf_tensor
 mf_status mf_frames_gauge(mf_tensor **R, mf_tensor **t, const mf_tensor *R_in, const mf_tensor *t_in, const mf_tensor *mask, const mf_packing *packing); /* frame of each sequence, (n, 3, 3) and (n, 3); constants */
 mf_status mf_dihedral(mf_tensor **out, const mf_tensor *points);                     /* (N, 4, 3) -> (N, 2) sin, cos */
 mf_status mf_kabsch(mf_tensor **R, mf_tensor **t, mf_tensor **rmsd, const mf_tensor *moving, const mf_tensor *fixed, const mf_tensor *weight, const mf_packing *packing); /* metrics.md 1; weight may be NULL */
+mf_status mf_kabsch_pairs(mf_tensor **R, mf_tensor **distance, const mf_tensor *moving, const mf_tensor *fixed, const mf_tensor *weight, const mf_tensor *pairs, const mf_packing *packing);
+    /* rows (a, b) of pairs, int32 (P, 2), are sequences of equal length, from 0: the rotation about the origin (P, 3, 3) that brings a of moving
+     * nearest to b of fixed, weighted as b, and the mean distance that is left (P); without gradients */
 mf_status mf_neighbours(mf_tensor **index, mf_tensor **distance, const mf_tensor *x, const mf_tensor *mask, int k, const mf_packing *packing); /* positions in the sequence, nearest first, ties by index; layers.md 3 */
 mf_status mf_distogram(mf_tensor **out, const mf_tensor *distance, double lo, double hi, int bins);          /* one-hot, layers.md 3 */
 mf_status mf_index_embedding(mf_tensor **out, const mf_tensor *index, int width, double max_len);

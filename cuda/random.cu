@@ -15,6 +15,7 @@
  *           no later one; when there is neither, it is what x[j_k] was before step k: the same question for j_k among i < k. Kernel one
  *           draws all j and chains the i of each place in lists, the second asks; lists are log n long at most on average, questions
  *           two. The order in a list varies, its largest element does not.
+ * Of a packing    each sequence has a generator of its own: an element finds its sequence among the offsets
  * While a graph is captured the counter comes from the device, so each replay draws anew.
  * Bitwise deterministic. Refused: permutations of 2^32 and more. */
 #include "common.cuh"
@@ -24,6 +25,27 @@
 #include "../core/base/igso3.h"
 #include "../core/base/philox.h"
 
+/* Which generator an element draws from, and at which position: one for all, or each sequence its own. */
+struct source {
+    mf_draw draw;
+    const int64_t *streams;       /* NULL: one for all */
+    const int32_t *offsets;
+    int sequences;
+    int64_t per_residue;
+};
+static __device__ inline mf_words words_of(const source &from, const mf_rng &rng, int64_t i) {
+    if (!from.streams) return mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)i);
+    const int64_t residue = i / from.per_residue;
+    int low = 0, high = from.sequences;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (from.offsets[middle] <= residue) low = middle;
+        else high = middle;
+    }
+    const int64_t first = (int64_t)from.offsets[low] * from.per_residue;
+    return mf__philox(rng.seed, rng.stream + (uint64_t)from.streams[low], rng.counter + (uint64_t)(i - first));
+}
+
 /* Rounding up to the type may reach hi, which the interval excludes: such a value goes back to lo. */
 template <class T> static __device__ inline T below(double value, double lo, double hi) {
     const T rounded = mf__to<T>(value);
@@ -31,10 +53,10 @@ template <class T> static __device__ inline T below(double value, double lo, dou
 }
 
 template <class T>
-static __global__ void __launch_bounds__(256) random_kernel(int kind, int64_t n, T *x, mf_draw draw, double p0, double p1) {
-    const mf_rng rng = mf__draw_rng(draw);
+static __global__ void __launch_bounds__(256) random_kernel(int kind, int64_t n, T *x, source from, double p0, double p1) {
+    const mf_rng rng = mf__draw_rng(from.draw);
     MF_GRID_LOOP(i, n) {
-        const mf_words b = mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)i);
+        const mf_words b = words_of(from, rng, i);
         if (kind == MF_RANDOM_UNIFORM) {
             const double u = std::is_same_v<T, double> ? mf__uniform53(b.w[0], b.w[1]) : (double)mf__uniform24(b);
             x[i] = below<T>(p0 + (p1 - p0) * u, p0, p1);
@@ -43,30 +65,36 @@ static __global__ void __launch_bounds__(256) random_kernel(int kind, int64_t n,
     }
 }
 
-mf_status mf__cuda_random(mf_device *d, int kind, int dtype, int64_t n, void *x, mf_rng rng, double p0, double p1) {
-    if (!mf__is_float(dtype)) return mf__fail(MF_ESUPPORT, "cuda: random draws have no kernel for %s", mf_dtype_name(dtype));
-    if (n == 0) return MF_OK;
-    const mf_draw draw = mf__cuda_draw(d, rng);
+static mf_status draw_numbers(mf_device *d, int kind, int dtype, int64_t n, void *x, source from, double p0, double p1) {
     mf__cuda_work(d, 200.0 * (double)n, (double)(n * mf_dtype_bytes(dtype)), MF_UNIT_FP64);
-    MF_DISPATCH_FLOAT(dtype, T, return MF_LAUNCH(d, random_kernel<T>, mf__grid(d, n, 256), 256, 0, kind, n, (T *)x, draw, p0, p1));
+    MF_DISPATCH_FLOAT(dtype, T, return MF_LAUNCH(d, random_kernel<T>, mf__grid(d, n, 256), 256, 0, kind, n, (T *)x, from, p0, p1));
     return MF_OK;
 }
 
-template <class T> static __global__ void __launch_bounds__(128) random_rotations_kernel(int64_t n, T *R, mf_draw draw) {
-    const mf_rng rng = mf__draw_rng(draw);
+mf_status mf__cuda_random(mf_device *d, int kind, int dtype, int64_t n, void *x, mf_rng rng, double p0, double p1) {
+    if (!mf__is_float(dtype)) return mf__fail(MF_ESUPPORT, "cuda: random draws have no kernel for %s", mf_dtype_name(dtype));
+    if (n == 0) return MF_OK;
+    return draw_numbers(d, kind, dtype, n, x, {mf__cuda_draw(d, rng)}, p0, p1);
+}
+
+template <class T> static __global__ void __launch_bounds__(128) random_rotations_kernel(int64_t n, T *R, source from) {
+    const mf_rng rng = mf__draw_rng(from.draw);
     MF_GRID_LOOP(i, n) {
         double m[9];
-        mf__uniform_rotation(m, mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)i));
+        mf__uniform_rotation(m, words_of(from, rng, i));
         for (int k = 0; k < 9; k++) R[9 * i + k] = (T)m[k];
     }
 }
 
+static mf_status draw_rotations(mf_device *d, int dtype, int64_t n, void *R, source from) {
+    mf__cuda_work(d, 300.0 * (double)n, 9.0 * (double)(n * mf_dtype_bytes(dtype)), MF_UNIT_FP64);
+    MF_DISPATCH_REAL(dtype, T, return MF_LAUNCH(d, random_rotations_kernel<T>, mf__grid(d, n, 128), 128, 0, n, (T *)R, from));
+    return MF_OK;
+}
+
 mf_status mf__cuda_random_rotations(mf_device *d, int dtype, int64_t n, void *R, mf_rng rng) {
     if (n == 0) return MF_OK;
-    const mf_draw draw = mf__cuda_draw(d, rng);
-    mf__cuda_work(d, 300.0 * (double)n, 9.0 * (double)(n * mf_dtype_bytes(dtype)), MF_UNIT_FP64);
-    MF_DISPATCH_REAL(dtype, T, return MF_LAUNCH(d, random_rotations_kernel<T>, mf__grid(d, n, 128), 128, 0, n, (T *)R, draw));
-    return MF_OK;
+    return draw_rotations(d, dtype, n, R, {mf__cuda_draw(d, rng)});
 }
 
 /* ---- IGSO(3) ---- */
@@ -107,10 +135,10 @@ static __device__ inline void make_table(double *cdf, double *sums, double sigma
 }
 
 template <class T>
-static __global__ void __launch_bounds__(GROUP) random_igso3_kernel(int64_t n, T *v, mf_draw draw, const T *sigma, int64_t n_sigma, mf_fault *fault,
+static __global__ void __launch_bounds__(GROUP) random_igso3_kernel(int64_t n, T *v, source from, const T *sigma, int64_t n_sigma, mf_fault *fault,
                                                                     const char *sentence) {
     __shared__ double cdf[MF__IGSO3_KNOTS + 1], sums[GROUP], sigmas[GROUP];
-    const mf_rng rng = mf__draw_rng(draw);
+    const mf_rng rng = mf__draw_rng(from.draw);
     const int64_t base = (int64_t)blockIdx.x * GROUP;
     const int count = n - base < GROUP ? (int)(n - base) : GROUP, mine = threadIdx.x;
     if (mine < count) {
@@ -127,7 +155,7 @@ static __global__ void __launch_bounds__(GROUP) random_igso3_kernel(int64_t n, T
         const double tabled = mf__igso3_tabled(s);
         if (s > 0) make_table(cdf, sums, tabled);
         if (mine >= at && mine < end) {
-            const mf_words b = mf__philox(rng.seed, rng.stream, rng.counter + (uint64_t)(base + mine));
+            const mf_words b = words_of(from, rng, base + mine);
             double axis[3], angle = 0;
             mf__uniform_axis(axis, b);
             if (s > 0) angle = mf__igso3_angle(cdf, mf__igso3_largest(tabled), mf__uniform53(b.w[0], b.w[1]));
@@ -139,15 +167,32 @@ static __global__ void __launch_bounds__(GROUP) random_igso3_kernel(int64_t n, T
     }
 }
 
-mf_status mf__cuda_random_igso3(mf_device *d, int dtype, int64_t n, void *v, mf_rng rng, const void *sigma, int64_t n_sigma) {
-    if (n == 0) return MF_OK;
-    const mf_draw draw = mf__cuda_draw(d, rng);
+static mf_status draw_igso3(mf_device *d, int dtype, int64_t n, void *v, source from, const void *sigma, int64_t n_sigma) {
     mf__cuda_work(d, 300.0 * (double)n + 200.0 * (double)MF__IGSO3_KNOTS * (double)mf__blocks(n, GROUP), 3.0 * (double)(n * mf_dtype_bytes(dtype)),
                   MF_UNIT_FP64);
     MF_DISPATCH_REAL(dtype, T,
-                     return MF_LAUNCH(d, random_igso3_kernel<T>, (unsigned)mf__blocks(n, GROUP), GROUP, 0, n, (T *)v, draw, (const T *)sigma, n_sigma,
+                     return MF_LAUNCH(d, random_igso3_kernel<T>, (unsigned)mf__blocks(n, GROUP), GROUP, 0, n, (T *)v, from, (const T *)sigma, n_sigma,
                                       mf__cuda(d)->fault_device, "random.igso3: sigma of element %lld must be finite and at least 0"));
     return MF_OK;
+}
+
+mf_status mf__cuda_random_igso3(mf_device *d, int dtype, int64_t n, void *v, mf_rng rng, const void *sigma, int64_t n_sigma) {
+    if (n == 0) return MF_OK;
+    return draw_igso3(d, dtype, n, v, {mf__cuda_draw(d, rng)}, sigma, n_sigma);
+}
+
+/* ---- each sequence from a generator of its own ---- */
+mf_status mf__cuda_random_each(mf_device *d, const mf_random_each_args *a) {
+    mf_status status;
+    const int32_t *offsets = mf__cuda_offsets(d, a->packing, &status);
+    MF_TRY(status);
+    const source from = {{a->rng, nullptr}, a->streams, offsets, (int)a->packing->count, a->per_residue};
+    const int64_t n = a->packing->total * a->per_residue;
+    switch (a->kind) {
+    case MF_EACH_NORMAL: return draw_numbers(d, MF_RANDOM_NORMAL, a->dtype, n, a->x, from, 0, 1);
+    case MF_EACH_ROTATIONS: return draw_rotations(d, a->dtype, n, a->x, from);
+    default: return draw_igso3(d, a->dtype, n, a->x, from, a->sigma, a->n_sigma);
+    }
 }
 
 /* ---- permutation ---- */

@@ -102,6 +102,7 @@ const mf_backend mf__cpu_backend = {
     .frames_apply_grad = mf__cpu_frames_apply_grad,
     .frames_gauge = mf__cpu_frames_gauge,
     .kabsch = mf__cpu_kabsch,
+    .kabsch_pairs = mf__cpu_kabsch_pairs,
     .neighbours = mf__cpu_neighbours,
     .distogram = mf__cpu_distogram,
     .index_embedding = mf__cpu_index_embedding,

@@ -58,6 +58,7 @@ mf_status mf__cpu_rowwise(mf_device *d, int kind, int dtype, int64_t rows, const
 mf_status mf__cpu_frames_apply(mf_device *d, int dtype, int64_t n, int64_t points, int inverse, const void *R, const void *t, const void *x, void *y);
 mf_status mf__cpu_frames_apply_grad(mf_device *d, int dtype, int64_t n, int64_t points, int inverse, const void *R, const void *t, const void *x, const void *dy, void *dR, void *dt, void *dx);
 mf_status mf__cpu_frames_gauge(mf_device *d, int dtype, const mf_packing *packing, const void *R, const void *t, const void *mask, void *gauge_R, void *gauge_t);
+mf_status mf__cpu_kabsch_pairs(mf_device *d, int dtype, const mf_packing *packing, int64_t n, const int32_t *pairs, const void *moving, const void *fixed, const void *weight, void *R, void *distance);
 mf_status mf__cpu_kabsch(mf_device *d, int dtype, const mf_packing *packing, const void *moving, const void *fixed, const void *weight, void *R, void *t, void *rmsd);
 mf_status mf__cpu_neighbours(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index, void *distance);
 mf_status mf__cpu_distogram(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t bins, void *y);

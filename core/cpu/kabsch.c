@@ -5,7 +5,9 @@
  *
  * All in double. The quaternion route needs no branch on the sign of a determinant: whatever H is (planar,
  * collinear, one point, zero) the result is a proper rotation, and Jacobi picks the same one every time. The
- * rmsd is measured on the moved points, since the closed form loses half the digits when the fit is good. */
+ * rmsd is measured on the moved points, since the closed form loses half the digits when the fit is good.
+ *
+ * Pairs are turned about the origin, where the caller has put them, and their mean distance is measured. */
 #include "../geometry/rows.h"
 #include "cpu.h"
 
@@ -69,6 +71,53 @@ mf_status mf__cpu_kabsch(mf_device *d, int dtype, const mf_packing *packing, con
         for (int j = 0; j < 9; j++) put(dtype, R, 9 * i + j, s.R[j]);
         for (int j = 0; j < 3; j++) put(dtype, t, 3 * i + j, s.t[j]);
         put(dtype, rmsd, i, s.rmsd);
+    }
+    return MF_OK;
+}
+
+/* The rotation of n points p onto q, and the weighted mean of the distances that are left. */
+static double turn(int dtype, int64_t n, int64_t from, int64_t to, const void *p, const void *q, const void *w, double *R) {
+    double total = 0, sum = 0, H[9] = {0}, quaternion[4];
+    for (int64_t i = 0; i < n; i++) {
+        const double wi = w ? at(dtype, w, to + i) : 1;
+        if (wi == 0) continue;
+        total += wi;
+        for (int j = 0; j < 3; j++)
+            for (int k = 0; k < 3; k++) H[3 * j + k] += wi * at(dtype, q, 3 * (to + i) + j) * at(dtype, p, 3 * (from + i) + k);
+    }
+    mf__row_rot_to_quat(H, quaternion);
+    mf__row_quat_to_rot(quaternion, R);
+    for (int64_t i = 0; i < n; i++) {
+        const double wi = w ? at(dtype, w, to + i) : 1;
+        if (wi == 0) continue;
+        const double a[3] = {at(dtype, p, 3 * (from + i)), at(dtype, p, 3 * (from + i) + 1), at(dtype, p, 3 * (from + i) + 2)};
+        double square = 0;
+        for (int j = 0; j < 3; j++) {
+            const double e = mf__dot3(R + 3 * j, a) - at(dtype, q, 3 * (to + i) + j);
+            square += e * e;
+        }
+        sum += wi * sqrt(square);
+    }
+    return total == 0 ? 0 : sum / total;
+}
+
+mf_status mf__cpu_kabsch_pairs(mf_device *d, int dtype, const mf_packing *packing, int64_t n, const int32_t *pairs, const void *moving, const void *fixed, const void *weight, void *R, void *distance) {
+    if (dtype != MF_FLOAT32 && dtype != MF_FLOAT64)
+        return mf__fail(MF_ESUPPORT, "cpu.kabsch_pairs: geometry takes float32 or float64, not %s", mf_dtype_name(dtype));
+    const int64_t *offsets = packing->offsets;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t a = pairs[2 * i], b = pairs[2 * i + 1];
+        if (a < 0 || a >= packing->count || b < 0 || b >= packing->count)
+            return mf__fail(MF_EVALUE, "kabsch_pairs: sequence %d is out of range for %lld", a < 0 || a >= packing->count ? a : b, (long long)packing->count);
+        if (offsets[a + 1] - offsets[a] != offsets[b + 1] - offsets[b])
+            return mf__fail(MF_EVALUE, "kabsch_pairs: pair %lld is of sequences of two lengths", (long long)i + 1);
+    }
+#pragma omp parallel for num_threads(mf__threads(d, n * (1 + packing->longest), 60)) schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t from = offsets[pairs[2 * i]], to = offsets[pairs[2 * i + 1]], length = offsets[pairs[2 * i] + 1] - from;
+        double turned[9];
+        put(dtype, distance, i, turn(dtype, length, from, to, moving, fixed, weight, turned));
+        for (int j = 0; j < 9; j++) put(dtype, R, 9 * i + j, turned[j]);
     }
     return MF_OK;
 }

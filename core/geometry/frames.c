@@ -149,6 +149,33 @@ out:
     return status;
 }
 
+mf_status mf__kabsch_pairs_fwd(mf_call *c) {
+    const char *op = c->op->name;
+    const mf_tensor *moving = c->in[0], *fixed = c->in[1], *weight = c->in[2], *pairs = c->in[3];
+    const mf_packing *packing = c->p.packing;
+    mf_tensor *flat[3] = {NULL}, *list = NULL;
+    mf_status status = MF_OK;
+    MF_TRY(mf__geometric(op, "moving", moving, moving));
+    MF_TRY(mf__geometric(op, "fixed", fixed, moving));
+    MF_TRY(mf__packed(op, moving, packing));
+    MF_TRY(mf__shaped(op, "moving", moving, 2, (int64_t[]){packing->total, 3}));
+    MF_TRY(mf__shaped(op, "fixed", fixed, 2, (int64_t[]){packing->total, 3}));
+    if (weight) MF_TRY(mf__shaped(op, "weight", weight, 1, (int64_t[]){packing->total}));
+    if (pairs->dtype != MF_INT32) return mf__fail(MF_EDTYPE, "%s: pairs is %s, expected int32", op, mf_dtype_name(pairs->dtype));
+    if (pairs->ndim != 2 || pairs->shape[1] != 2) return mf__fail(MF_ESHAPE, "%s: pairs %s must be (P, 2)", op, mf__shape(pairs).text);
+    const int64_t n = pairs->shape[0];
+    for (int i = 0; i < 3; i++) MF_TRY_OUT(mf__plain(&flat[i], c->in[i], moving->dtype));
+    MF_TRY_OUT(mf__contiguous(&list, pairs));
+    MF_TRY_OUT(mf__new(&c->out[0], c->device, moving->dtype, 3, (int64_t[]){n, 3, 3}));
+    MF_TRY_OUT(mf__new(&c->out[1], c->device, moving->dtype, 1, (int64_t[]){n}));
+    status = c->device->backend->kabsch_pairs(c->device, moving->dtype, packing, n, mf__data(list), mf__data(flat[0]), mf__data(flat[1]),
+                                              mf__data_or_null(flat[2]), mf__data(c->out[0]), mf__data(c->out[1]));
+out:
+    for (int i = 0; i < 3; i++) mf_tensor_release(flat[i]);
+    mf_tensor_release(list);
+    return status;
+}
+
 /* ---- public ---- */
 
 mf_status mf_frames_from_points(mf_tensor **rotation, const mf_tensor *x_axis, const mf_tensor *xy, const mf_tensor *origin) {
@@ -184,5 +211,13 @@ mf_status mf_kabsch(mf_tensor **R, mf_tensor **t, mf_tensor **rmsd, const mf_ten
     *R = out[0];
     *t = out[1];
     *rmsd = out[2];
+    return status;
+}
+
+mf_status mf_kabsch_pairs(mf_tensor **R, mf_tensor **distance, const mf_tensor *moving, const mf_tensor *fixed, const mf_tensor *weight, const mf_tensor *pairs, const mf_packing *packing) {
+    mf_tensor *out[2];
+    mf_status status = mf__run(out, 2, MF_OP_kabsch_pairs, (const mf_tensor *[]){moving, fixed, weight, pairs}, 4, &(mf_params){.packing = packing});
+    *R = out[0];
+    *distance = out[1];
     return status;
 }

@@ -51,6 +51,8 @@ static mf_status null_frames_apply(mf_device *d, int dtype, int64_t n, int64_t p
 static mf_status null_frames_apply_grad(mf_device *d, int dtype, int64_t n, int64_t points, int inverse, const void *R, const void *t, const void *x, const void *dy, void *dR, void *dt, void *dx) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(points); UNUSED(inverse); UNUSED(R); UNUSED(t); UNUSED(x); UNUSED(dy); UNUSED(dR); UNUSED(dt); UNUSED(dx); return MF_OK; }
 static mf_status null_frames_gauge(mf_device *d, int dtype, const mf_packing *packing, const void *R, const void *t, const void *mask, void *gauge_R, void *gauge_t) { UNUSED(d); UNUSED(dtype); UNUSED(packing); UNUSED(R); UNUSED(t); UNUSED(mask); UNUSED(gauge_R); UNUSED(gauge_t); return MF_OK; }
 static mf_status null_kabsch(mf_device *d, int dtype, const mf_packing *packing, const void *moving, const void *fixed, const void *weight, void *R, void *t, void *rmsd) { UNUSED(d); UNUSED(dtype); UNUSED(packing); UNUSED(moving); UNUSED(fixed); UNUSED(weight); UNUSED(R); UNUSED(t); UNUSED(rmsd); return MF_OK; }
+static mf_status null_kabsch_pairs(mf_device *d, int dtype, const mf_packing *packing, int64_t n, const int32_t *pairs, const void *moving, const void *fixed, const void *weight, void *R, void *distance) { UNUSED(d); UNUSED(dtype); UNUSED(packing); UNUSED(n); UNUSED(pairs); UNUSED(moving); UNUSED(fixed); UNUSED(weight); UNUSED(R); UNUSED(distance); return MF_OK; }
+static mf_status null_random_each(mf_device *d, const mf_random_each_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
 static mf_status null_neighbours(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index, void *distance) { UNUSED(d); UNUSED(dtype); UNUSED(packing); UNUSED(k); UNUSED(x); UNUSED(mask); UNUSED(index); UNUSED(distance); return MF_OK; }
 static mf_status null_distogram(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t bins, void *y) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(distance); UNUSED(lo); UNUSED(hi); UNUSED(bins); UNUSED(y); return MF_OK; }
 static mf_status null_index_embedding(mf_device *d, int64_t n, const int32_t *index, int64_t width, double max_len, float *y) { UNUSED(d); UNUSED(n); UNUSED(index); UNUSED(width); UNUSED(max_len); UNUSED(y); return MF_OK; }
@@ -122,6 +124,8 @@ const mf_backend mf__null_backend = {
     .frames_apply_grad = null_frames_apply_grad,
     .frames_gauge = null_frames_gauge,
     .kabsch = null_kabsch,
+    .kabsch_pairs = null_kabsch_pairs,
+    .random_each = null_random_each,
     .neighbours = null_neighbours,
     .distogram = null_distogram,
     .index_embedding = null_index_embedding,

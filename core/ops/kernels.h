@@ -186,6 +186,20 @@ typedef struct mf_add_norm_args {
     void *dweight, *dbias;        /* both or neither */
 } mf_add_norm_args;
 
+/* Draws of a packing, each sequence from a generator of its own: element i of sequence s takes position rng.counter + i of
+ * (rng.seed, rng.stream + streams[s]). */
+enum { MF_EACH_NORMAL, MF_EACH_ROTATIONS, MF_EACH_IGSO3 };
+typedef struct mf_random_each_args {
+    int kind, dtype;
+    mf_rng rng;
+    const mf_packing *packing;
+    const int64_t *streams;       /* on the device */
+    int64_t per_residue;          /* elements: numbers, rotations or vectors */
+    void *x;
+    const void *sigma;            /* MF_EACH_IGSO3: one an element, or one for all */
+    int64_t n_sigma;
+} mf_random_each_args;
+
 /* One tensor of an optimizer's list, contiguous; what a kernel does not need is NULL. */
 typedef struct mf_optim_item {
     int dtype;                    /* real */
@@ -245,6 +259,7 @@ struct mf_backend {
     mf_status (*random)(mf_device *d, int kind, int dtype, int64_t n, void *x, mf_rng rng, double p0, double p1);
     mf_status (*random_rotations)(mf_device *d, int dtype, int64_t n, void *R, mf_rng rng);
     mf_status (*random_igso3)(mf_device *d, int dtype, int64_t n, void *v, mf_rng rng, const void *sigma, int64_t n_sigma);
+    mf_status (*random_each)(mf_device *d, const mf_random_each_args *a);   /* NULL: called for one sequence after the other */
     mf_status (*random_permutation)(mf_device *d, int dtype, int64_t n, void *x, mf_rng rng);
 
     /* attention */
@@ -259,6 +274,8 @@ struct mf_backend {
     mf_status (*frames_apply_grad)(mf_device *d, int dtype, int64_t n, int64_t points, int inverse, const void *R, const void *t, const void *x, const void *dy, void *dR, void *dt, void *dx);
     mf_status (*frames_gauge)(mf_device *d, int dtype, const mf_packing *packing, const void *R, const void *t, const void *mask, void *gauge_R, void *gauge_t);
     mf_status (*kabsch)(mf_device *d, int dtype, const mf_packing *packing, const void *moving, const void *fixed, const void *weight, void *R, void *t, void *rmsd);
+    mf_status (*kabsch_pairs)(mf_device *d, int dtype, const mf_packing *packing, int64_t n, const int32_t *pairs, const void *moving, const void *fixed, const void *weight, void *R, void *distance);
+        /* pairs (n, 2); a pair out of range or of sequences of two lengths: MF_EVALUE */
     mf_status (*neighbours)(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index, void *distance);
     mf_status (*distogram)(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t bins, void *y);
     mf_status (*index_embedding)(mf_device *d, int64_t n, const int32_t *index, int64_t width, double max_len, float *y);

@@ -165,6 +165,23 @@ function M.kabsch(moving, fixed, weight, packing)
   return adopt(out[0]), adopt(t), adopt(rmsd)
 end
 
+--- The rotation about the origin that brings a sequence nearest to another of its length, for many pairs at once; and what distance
+-- is left. Centre both first. No gradients.
+-- @tparam tensor moving (N, 3)
+-- @tparam tensor fixed (N, 3)
+-- @tparam ?tensor weight (N), of the residues of fixed
+-- @tparam packing packing
+-- @tparam tensor pairs int32 (P, 2): sequence of moving, sequence of fixed, from 0
+-- @treturn tensor rotations (P, 3, 3)
+-- @treturn tensor weighted mean of the distances of turned and fixed points (P)
+function M.kabsch_pairs(moving, fixed, weight, packing, pairs)
+  tensors("kabsch_pairs", moving, fixed)
+  T.optional_tensor("kabsch_pairs", 3, weight)
+  T.packing_argument("kabsch_pairs", 4, packing)
+  T.tensor_argument("kabsch_pairs", 5, pairs)
+  return two(C.mf_kabsch_pairs, moving, fixed, weight, pairs, packing)
+end
+
 --- The k nearest residues of each residue in its sequence, nearest first.
 -- @tparam tensor x (N, 3)
 -- @tparam ?tensor mask (N)

@@ -7,7 +7,8 @@
 --     end)
 --     for i = 1, 1000 do print(step(next_batch()):item()) end
 --
--- A call whose arguments have shapes that were not seen before runs the function. The second such call captures it: it
+-- A call whose arguments have shapes that were not seen before runs the function. The second such call (a later one, where many
+-- shapes take turns and graphs would be dropped before they are worth their capture) captures it: it
 -- runs once more, but kernels are recorded, on copies of the tensors that were passed. From then on a call copies its tensors to
 -- those places, replays, and returns copies of the results. So what depends on the arguments' tensors alone is right at every
 -- call, random numbers move on as if the function had run, and optimizers see their learning rate; but Lua code inside does
@@ -30,6 +31,9 @@ local C, ctx, check, is_tensor = F.C, F.ctx, F.check, F.is_tensor
 local graph_box = ffi.new("mf_graph *[1]")
 local packing_t = ffi.typeof("mf_packing *")
 local MOST_SEEN = 1000
+-- A capture costs what a few calls save. After a graph that was dropped with fewer than POOR replays, twice as many calls of a
+-- shape are waited for before it is captured; after one with more than RICH, half as many.
+local POOR, RICH, MOST_WANTED = 8, 32, 64
 
 local Graph = {}
 Graph.__index = Graph
@@ -104,12 +108,13 @@ local function replay(entry, tensors)
   fill(entry, tensors)
   for _, hook in ipairs(entry.hooks) do hook() end
   check(C.mf_graph_replay(entry.graph))
+  entry.replays = entry.replays + 1
   return entry.results
 end
 
 -- Runs the function on copies of its arguments while kernels are recorded.
 local function captured(self, device, tensors, n, arguments)
-  local entry = { inputs = {}, ids = {}, versions = {} }
+  local entry = { inputs = {}, ids = {}, versions = {}, replays = 0 }
   local at = {}
   for i, x in ipairs(tensors) do
     entry.inputs[i] = copied(x)
@@ -148,14 +153,21 @@ local function remember(self, key, entry)
   table.insert(self.order, 1, key)
   self.entries[key] = entry
   if #self.order > self.keep then
-    self.entries[table.remove(self.order)] = nil
+    local dropped = table.remove(self.order)
+    local replays = self.entries[dropped].replays
+    if replays < POOR then self.wanted = math.min(2 * self.wanted, MOST_WANTED)
+    elseif replays > RICH then self.wanted = math.max(self.wanted / 2, 1) end
+    self.entries[dropped], self.seen[dropped] = nil, self.seen[dropped] and 0
   end
 end
 
--- Remembers that such a call happened; shapes that never recur must not pile up.
+-- Counts the calls of such a shape that were not captured; shapes that never recur must not pile up.
 local function note(self, key)
-  if self.seen_count >= MOST_SEEN then self.seen, self.seen_count = {}, 0 end
-  self.seen[key], self.seen_count = true, self.seen_count + 1
+  if not self.seen[key] then
+    if self.seen_count >= MOST_SEEN then self.seen, self.seen_count = {}, 0 end
+    self.seen_count = self.seen_count + 1
+  end
+  self.seen[key] = (self.seen[key] or 0) + 1
 end
 
 --- Calls the function, or replays what it did.
@@ -169,7 +181,7 @@ function Graph:__call(...)
   local key = table.concat(words, "\n")
   local entry = self.entries[key]
   if not entry then
-    if not self.seen[key] then
+    if (self.seen[key] or 0) < self.wanted then
       note(self, key)
       return self.fn(...)
     end
@@ -192,7 +204,7 @@ function Graph:release()
   for _, entry in pairs(self.entries) do
     C.mf_graph_release(ffi.gc(entry.graph, nil))
   end
-  self.entries, self.order, self.seen, self.seen_count = {}, {}, {}, 0
+  self.entries, self.order, self.seen, self.seen_count, self.wanted = {}, {}, {}, 0, 1
 end
 
 function Graph:__tostring() return ("graph of %d captured steps"):format(#self.order) end
@@ -209,7 +221,7 @@ local function graph(fn, o)
   local given = options.options("graph", known, o)
   T.integer_argument("graph: keep", 2, given.keep)
   if given.keep < 1 then fail("graph: keep must be at least 1, got %d", given.keep) end
-  return setmetatable({ fn = fn, keep = given.keep, entries = {}, order = {}, seen = {}, seen_count = 0 }, Graph)
+  return setmetatable({ fn = fn, keep = given.keep, entries = {}, order = {}, seen = {}, seen_count = 0, wanted = 1 }, Graph)
 end
 
 return { graph = graph }

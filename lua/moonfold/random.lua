@@ -135,6 +135,71 @@ function M.igso3(n, sigma, given)
   return finish(x, requires_grad)
 end
 
+-- What the three functions below share: the result, the generator, and the streams as a tensor beside it.
+local function each(name, rng, streams, packing, rows, given, ...)
+  if not ffi.istype(generator_t, rng) then T.bad_argument(name, 1, "a generator (mf.rng)", rng) end
+  T.packing_argument(name, 3, packing)
+  local dtype, device, requires_grad = T.tensor_options(name, given)
+  local box, axes = T.shape(name, packing:total() * rows, ...)
+  local x = finish(make.new(device, dtype, box, axes), requires_grad)
+  if type(streams) == "table" then streams = make.tensor(streams, { dtype = "int64", device = x:device() }) end
+  T.tensor_argument(name, 2, streams)
+  return x, streams
+end
+
+-- Rows of a residue, and the other options.
+local function split_rows(name, given)
+  local o = {}
+  for key, value in pairs(given or {}) do o[key] = value end
+  local rows = T.integer_argument(name .. ": rows", 1, o.rows, 1)
+  o.rows = nil
+  return rows, o
+end
+
+--- Standard normal numbers of a packing, each sequence from a generator of its own: sequence s gets what `mf.randn` draws of
+-- stream `rng.stream + streams[s]`, whatever stands beside it. The generator does not move on.
+-- @tparam rng rng seed, first stream and counter
+-- @tparam table|tensor streams a whole number for each sequence, or int64 (n)
+-- @tparam packing packing
+-- @tparam number columns
+-- @tparam ?table options `dtype`, `device`, `rows` (1) of a residue
+-- @treturn tensor (rows N, columns)
+-- @usage local noise = mf.random.normal_each(mf.rng(7, 2), { 16, 32, 48 }, batch.packing, 3)
+function M.normal_each(rng, streams, packing, columns, given)
+  local rows, o = split_rows("random.normal_each", given)
+  T.integer_argument("random.normal_each", 4, columns)
+  local x, list = each("random.normal_each", rng, streams, packing, rows, o, columns)
+  check(C.mf_random_normal_each(x, rng, list, packing))
+  return x
+end
+
+--- Rotations uniform over SO(3), each sequence of a packing from a generator of its own.
+-- @tparam rng rng seed, first stream and counter
+-- @tparam table|tensor streams a whole number for each sequence, or int64 (n)
+-- @tparam packing packing
+-- @tparam ?table options `dtype`, `device`, `rows` (1) of a residue
+-- @treturn tensor (rows N, 3, 3)
+function M.rotations_each(rng, streams, packing, given)
+  local rows, o = split_rows("random.rotations_each", given)
+  local x, list = each("random.rotations_each", rng, streams, packing, rows, o, 3, 3)
+  check(C.mf_random_rotations_each(x, rng, list, packing))
+  return x
+end
+
+--- Rotation vectors of IGSO(3), each sequence of a packing from a generator of its own.
+-- @tparam rng rng seed, first stream and counter
+-- @tparam table|tensor streams a whole number for each sequence, or int64 (n)
+-- @tparam packing packing
+-- @tparam tensor sigma (N) or (1)
+-- @tparam ?table options `dtype`, `device`
+-- @treturn tensor (N, 3)
+function M.igso3_each(rng, streams, packing, sigma, given)
+  T.tensor_argument("random.igso3_each", 4, sigma)
+  local x, list = each("random.igso3_each", rng, streams, packing, 1, given, 3)
+  check(C.mf_random_igso3_each(x, rng, list, packing, sigma))
+  return x
+end
+
 F.metatype("mf_rng", {
   __index = methods,
   __tostring = function(rng)

@@ -129,6 +129,7 @@ case("mf_frames_update", function() return leaf(4, 4), leaf(4, 3), leaf(4, 6), n
 case("mf_frames_gauge", function() return rotations(6), leaf(6, 3), bool(6), packing() end)
 case("mf_dihedral", function() return leaf(4, 4, 3) end)
 case("mf_kabsch", function() return x(6, 3), x(6, 3), x(6):abs(), packing() end)
+case("mf_kabsch_pairs", function() return x(6, 3), x(6, 3), x(6):abs(), whole { { 0, 0 }, { 2, 2 } }, packing() end)
 case("mf_neighbours", function() return x(6, 3), bool(6), 1, packing() end)
 case("mf_neighbours", function() return x(600, 3), nil, 7, mf.packing { 600 } end)
 case("mf_distogram", function() return x(6, 3):abs(), 0.1, 2, 5 end)
@@ -187,6 +188,10 @@ case("mf_random_normal", function() return x(4, 3), generator(), 0, 1 end)
 case("mf_random_truncated", function() return x(4, 3), generator(), 1 end)
 case("mf_random_rotations", function() return x(4, 3, 3), generator() end)
 case("mf_random_igso3", function() return x(4, 3), generator(), x(4):abs() end)
+local function streams() return mf.tensor({ 4, 9, 2 }, { dtype = "int64" }) end
+case("mf_random_normal_each", function() return x(12, 3), generator(), streams(), packing() end)
+case("mf_random_rotations_each", function() return x(6, 3, 3), generator(), streams(), packing() end)
+case("mf_random_igso3_each", function() return x(6, 3), generator(), streams(), packing(), x(6):abs() end)
 case("mf_random_permutation", function() return mf.arange(9), generator() end)
 
 local function adam()

@@ -251,6 +251,42 @@ describe("kabsch", function()
     end
   end)
 
+  it("turns pairs of sequences about the origin as it turns one on another, and measures what is left", function()
+    local p = mf.packing { 6, 9, 6, 0, 9, 6, 0 }
+    local n, w = p:total(), mf.rand({ p:total() }, { dtype = "float64", rng = mf.rng(46) })
+    w:narrow(1, 8, 3):fill_(0)
+    local function centred(z)
+      local total = w:segment_sum(p):unsqueeze(2):maximum(1e-300)
+      return z - ((z * w:unsqueeze(2)):segment_sum(p) / total):segment_expand(p)
+    end
+    local x, y = normal({ n, 3 }, 47) * 10, centred(normal({ n, 3 }, 48) * 10)
+    local list = { { 0, 0 }, { 0, 2 }, { 2, 0 }, { 5, 2 }, { 1, 4 }, { 4, 4 }, { 3, 6 } }
+    local R, distance = geometry.kabsch_pairs(x, y, w, p, mf.tensor(list, { dtype = "int32" }))
+    assert.same({ 7, 3, 3 }, R:shape())
+    for i, pair in ipairs(list) do
+      local length = p:lengths()[pair[1] + 1]
+      local a = x:narrow(1, p:offset(pair[1] + 1) + 1, length)
+      local b, v = y:narrow(1, p:offset(pair[2] + 1) + 1, length), w:narrow(1, p:offset(pair[2] + 1) + 1, length)
+      if length == 0 then
+        near(R:select(1, i), { 1, 0, 0, 0, 1, 0, 0, 0, 1 }, 0)
+        assert.equal(0, distance:values()[i])
+      else
+        -- with b centred the covariance does not see where a's centre is
+        near(R:select(1, i), geometry.kabsch(a:contiguous(), b:contiguous(), v:contiguous(), mf.packing { length }), 1e-9)
+        local left = (a:matmul(R:select(1, i):t()) - b):norm(2)
+        assert.near(((left * v):sum() / v:sum()):item(), distance:values()[i], 1e-12)
+      end
+    end
+    support.fails(function() geometry.kabsch_pairs(x, y, w, p, mf.tensor({ { 0, 1 } }, { dtype = "int32" })) end,
+      "kabsch_pairs: pair 1 is of sequences of two lengths")
+    support.fails(function() geometry.kabsch_pairs(x, y, w, p, mf.tensor({ { 0, 7 } }, { dtype = "int32" })) end,
+      "kabsch_pairs: sequence 7 is out of range for 7")
+    support.fails(function() geometry.kabsch_pairs(x, y, w, p, mf.zeros(3, 2)) end,
+      "kabsch_pairs: pairs is float32, expected int32")
+    support.fails(function() geometry.kabsch_pairs(x, y, w, p, mf.tensor({ 1, 2 }, { dtype = "int32" })) end,
+      "kabsch_pairs: pairs (2) must be (P, 2)")
+  end)
+
   it("says what does not fit", function()
     local x = mf.zeros({ 5, 3 }, double)
     local p, short = mf.packing { 5 }, mf.zeros({ 4 }, double)

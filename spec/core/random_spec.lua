@@ -1,5 +1,6 @@
 local mf = require "moonfold"
 local naive = require "spec.support.naive"
+local support = require "spec.support"
 local F = require "moonfold.ffi"
 local ffi = require "ffi"
 local C = F.C
@@ -254,5 +255,55 @@ describe("permutations", function()
     end
     assert.are.equal(24, orders)
     within(chi, 23, math.sqrt(2 * 23))
+  end)
+end)
+
+describe("draws of a packing", function()
+  local lengths, streams = { 5, 0, 1, 300, 4 }, { 7, 7, 2 ^ 40, 3, 12 }
+  local packing, first = mf.packing(lengths), mf.rng_from { seed = 5, stream = 100, counter = 17 }
+  local sigma = mf.rand({ packing:total() }, { dtype = "float64", rng = mf.rng(4) })
+
+  -- What the generator of each sequence draws by itself, joined.
+  local function one_by_one(draw)
+    local parts = {}
+    for s, n in ipairs(lengths) do
+      local rng = mf.rng_from { seed = 5, stream = 100 + streams[s], counter = 17 }
+      if n > 0 then parts[#parts + 1] = draw(n, rng, packing:offset(s)) end
+    end
+    return mf.cat(parts, 1)
+  end
+
+  for _, dtype in ipairs { "float32", "float64" } do
+    local o = { dtype = dtype }
+    it("are those of each sequence's own generator, bit for bit: " .. dtype, function()
+      for _, rows in ipairs { 1, 3 } do
+        support.same_bits(mf.random.normal_each(first, streams, packing, 3, { dtype = dtype, rows = rows }),
+          one_by_one(function(n, rng) return mf.randn(rows * n, 3, { dtype = dtype, rng = rng }) end))
+        support.same_bits(mf.random.rotations_each(first, streams, packing, { dtype = dtype, rows = rows }),
+          one_by_one(function(n, rng) return mf.random.rotations(rows * n, { dtype = dtype, rng = rng }) end))
+      end
+      local scales = sigma:to(dtype)
+      support.same_bits(mf.random.igso3_each(first, mf.tensor(streams, { dtype = "int64" }), packing, scales, o),
+        one_by_one(function(n, rng, at)
+          return mf.random.igso3(scales:narrow(1, at + 1, n):contiguous(), { dtype = dtype, rng = rng })
+        end))
+      support.same_bits(mf.random.igso3_each(first, streams, packing, mf.tensor({ 0.3 }, o), o),
+        one_by_one(function(n, rng) return mf.random.igso3(n, 0.3, { dtype = dtype, rng = rng }) end))
+    end)
+  end
+
+  it("do not move the generator on, and exist for no residues", function()
+    mf.random.normal_each(first, streams, packing, 3)
+    assert.same({ seed = 5, stream = 100, counter = 17 }, first:state())
+    assert.same({ 0, 3 }, mf.random.normal_each(first, { 1 }, mf.packing { 0 }, 3):shape())
+  end)
+
+  it("say what does not fit", function()
+    naive.fails(function() mf.random.normal_each(first, { 1, 2 }, packing, 3) end, "streams (2) must be (5), one a sequence")
+    naive.fails(function() mf.random.normal_each(first, mf.zeros(5), packing, 3) end, "streams is float32, expected int64")
+    naive.fails(function() mf.random.rotations_each(7, streams, packing) end, "argument 1 must be a generator")
+    naive.fails(function() mf.random.normal_each(first, streams, packing, 3, { dtype = "int32" }) end, "needs float32 or float64")
+    naive.fails(function() mf.random.igso3_each(first, streams, packing, mf.zeros(3)) end, "sigma (3) must be (1) or (310)")
+    naive.fails(function() mf.random.igso3_each(first, streams, packing, mf.tensor { -1 }) end, "sigma -1")
   end)
 end)

@@ -50,6 +50,25 @@ describe("a graph on a GPU #gpu", function()
     assert.equal(8, sum(filled(4, 1), 1):item())
   end)
 
+  it("waits with shapes that take turns, until a graph is worth its capture", function()
+    local capture, captures = require "moonfold.capture", 0
+    local sum = mf.graph(function(x)
+      if capture.active() then captures = captures + 1 end
+      return x:sum()
+    end, { keep = 1 })
+    local function rounds(count, shapes)
+      local before = captures
+      for _ = 1, count do
+        for n = 1, shapes do assert.equal(2 * n, sum(filled(n, 2)):item()) end
+      end
+      return captures - before
+    end
+    assert.is_true(rounds(100, 3) <= 20, captures)                   -- of 300 calls; each graph is dropped for the next shape
+    captures = 0
+    assert.is_true(rounds(200, 1) <= 1, captures)          -- one shape alone is captured all the same
+    assert.equal(0, rounds(20, 1))
+  end)
+
   it("tells packings apart by their lengths", function()
     local means = mf.graph(function(x, packing) return x:segment_sum(packing) end)
     for _ = 1, 3 do

@@ -56,6 +56,24 @@ describe("random numbers on a GPU #gpu", function()
     end)
   end
 
+  it("draw for each sequence of a packing as on the CPU", function()
+    local packing, streams = mf.packing { 5, 0, 1, 300, 4 }, { 7, 7, 2 ^ 40, 3, 12 }
+    for dtype, epsilon in pairs { float64 = rounding.float64, float32 = rounding.float32 } do
+      for _, rows in ipairs { 1, 3 } do
+        local function o(to) return { dtype = dtype, device = to, rows = rows } end
+        local ours, theirs = both(function(rng, to) return mf.random.normal_each(rng, streams, packing, 3, o(to)) end)
+        support.close(ours, theirs, epsilon)
+        ours, theirs = both(function(rng, to) return mf.random.rotations_each(rng, streams, packing, o(to)) end)
+        support.close(ours, theirs, epsilon)
+      end
+      local ours, theirs = both(function(rng, to)
+        local sigma = mf.full({ 310 }, 1.5, { dtype = dtype, device = to })
+        return mf.random.igso3_each(rng, streams, packing, sigma, { dtype = dtype, device = to })
+      end)
+      support.close(ours, theirs, math.max(epsilon, 1e-9))
+    end
+  end)
+
   it("make angles of runs of equal sigmas and of none", function()
     local sigmas = {}
     for i = 1, 300 do sigmas[i] = i <= 100 and 0.1 or i <= 200 and 1.2 or i % 7 == 0 and 0 or i / 200 end

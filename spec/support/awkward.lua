@@ -286,6 +286,15 @@ return function(large)
     end
     plain("kabsch", function(a, b, w) return (select(3, g.kabsch(a, b, w, packing()))) end, { x, normal(7, n, 3), some:double() },
       { gradients = false })
+    if n > 1 then
+      local five = mf.packing { 33, 7, 33, 0, 7 }
+      local pairs_of = mf.tensor({ { 0, 2 }, { 2, 0 }, { 4, 1 }, { 3, 3 }, { 2, 2 } }, { dtype = "int32" })
+      for _, weight in ipairs { false, uniform(3, 80) } do
+        plain("kabsch_pairs", function(a, b, list)
+          return g.kabsch_pairs(a, b, weight and weight:to(a:device()):to(a:dtype()) or nil, five, list)
+        end, { normal(1, 80, 3) * 10, normal(2, 80, 3) * 10, pairs_of }, { gradients = false })
+      end
+    end
     for _, atoms in ipairs { 1, 3, 5 } do
       for _, cutoff in ipairs { 0, 15 } do
         plain("pair_distance_loss", function(a, b, m) return g.pair_distance_loss(a, b, m, cutoff, packing()) end,

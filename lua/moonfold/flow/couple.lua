@@ -47,24 +47,8 @@ local function unstack(blocks, packing)
   return mf.cat(parts, 1)
 end
 
--- Best rotations of a onto b from the covariances alone: the six points +-e_k against +-(row k of H) have the
--- covariance 2 H and no centroid, so one Kabsch call over B^2 tiny sequences does them all.
-local function rotations_of(noise, data, weights)
-  local count, length = noise:size(1), noise:size(2)
-  local left = noise:permute(1, 3, 2):reshape(3 * count, length)
-  local right = (data * weights:unsqueeze(3)):permute(2, 1, 3):reshape(length, 3 * count)
-  local h = mf.products("float32", left.matmul, left, right):mul(1 / length)
-  h = h:reshape(count, 3, count, 3):permute(1, 3, 2, 4):contiguous()
-  local eye = mf.eye(3):to(noise:device())
-  local moving = mf.cat({ eye, -eye }, 1):unsqueeze(1):expand(count * count, 6, 3):reshape(-1, 3)
-  local fixed = mf.cat({ h, -h }, 3):reshape(-1, 3)
-  local lengths = {}
-  for i = 1, count * count do lengths[i] = 6 end
-  local rotation = mf.geometry.kabsch(moving:contiguous(), fixed, nil, mf.packing(lengths))
-  return rotation:reshape(count, count, 3, 3)
-end
-
---- Noise translations matched and turned onto the data; both centred.
+--- Noise translations matched and turned onto the data; both centred. All pairs of all groups are turned in one call, and one read
+-- brings their distances: a sequence alone in its length is only turned.
 -- @tparam tensor noise (N, 3)
 -- @tparam tensor data (N, 3)
 -- @tparam tensor weights (N)
@@ -72,31 +56,43 @@ end
 -- @tparam boolean compat give data b the noise of the inverse permutation, as the original did
 -- @treturn tensor (N, 3)
 function M.kabsch(noise, data, weights, packing, compat)
-  local blocks = {}
-  for _, list in ipairs(groups(packing, math.huge)) do
-    local count = #list
-    if list.length == 0 then
-      for _, i in ipairs(list) do blocks[i] = noise:narrow(1, packing:offset(i) + 1, 0) end
-    else
-      local x0, x1, w = stack(noise, list, packing), stack(data, list, packing), stack(weights, list, packing)
-      local q = rotations_of(x0, x1, w)
-      local columns = {}
-      for b = 1, count do
-        -- rows are points: p Q' turns p by Q
-        local turned = x0:matmul(q:select(2, b):transpose(2, 3))
-        local distance = (turned - x1:narrow(1, b, 1)):norm(3)
-        local wb = w:narrow(1, b, 1)
-        columns[b] = (distance * wb):sum(2) / (wb:sum() + 1e-10)
+  local device, list, pairs_of = noise:device(), groups(packing, math.huge), {}
+  local matched = false
+  for _, group in ipairs(list) do
+    group.first = #pairs_of / 2
+    for _, a in ipairs(group) do
+      for _, b in ipairs(group) do pairs_of[#pairs_of + 1], pairs_of[#pairs_of + 2] = a - 1, b - 1 end
+    end
+    matched = matched or #group > 1
+  end
+  local pairs = mf.tensor(pairs_of, { dtype = "int32", device = device }):reshape(-1, 2)
+  local rotations, distances = mf.geometry.kabsch_pairs(noise, data, weights, packing, pairs)
+  distances = matched and distances:values()
+
+  -- of each sequence: the residue where its noise begins, and the pair that says how it is turned
+  local starts, turns = {}, {}
+  for _, group in ipairs(list) do
+    local n, row_of = #group, { 1 }
+    if n > 1 then
+      local cost = {}
+      for a = 1, n do
+        cost[a] = {}
+        for b = 1, n do cost[a][b] = distances[group.first + (a - 1) * n + b] end
       end
-      local row_of = mf.geometry.assignment(mf.stack(columns, 2):totable())
+      row_of = mf.geometry.assignment(cost)
       if compat then row_of = inverse(row_of) end
-      for b, i in ipairs(list) do
-        local a = row_of[b]
-        blocks[i] = x0:select(1, a):matmul(q:select(1, a):select(1, b):t())
-      end
+    end
+    for b, i in ipairs(group) do
+      local a = row_of[b]
+      starts[i], turns[i] = packing:offset(group[a]), group.first + (a - 1) * n + b - 1
     end
   end
-  return segments.centre(unstack(blocks, packing), weights, packing)
+  local function at(numbers) return mf.tensor(numbers, { dtype = "int32", device = device }) end
+  local rows = at(starts):segment_expand(packing) + packing:position(device)
+  local turn = rotations:index_select(1, at(turns)):segment_expand(packing)
+  local still = mf.zeros(packing:total(), 3, { dtype = noise:dtype(), device = device })
+  local turned = mf.geometry.apply(turn, still, noise:index_select(1, rows))
+  return segments.centre(turned, weights, packing)
 end
 
 -- Summed squared distances between frames (..., L, 3), (..., L, 3, 3), translations in nanometres; w (..., L) weighs residues.

@@ -56,33 +56,25 @@ function Source:numbers(purpose, count)
   return result
 end
 
--- Calls draw(count, rng) for each sequence, or once for all, and joins the results along the residues.
-local function each(self, purpose, packing, draw)
-  if self.is_single then return draw(1, packing:total(), self.one) end
-  local parts = {}
-  local first = 1
-  for i, length in ipairs(packing:lengths()) do
-    if length > 0 then
-      parts[#parts + 1] = draw(first, length, M.rng(self.seed, purpose, self.step, self.examples[i]))
-    end
-    first = first + length
-  end
-  if #parts == 0 then return draw(1, 0, nil) end
-  return #parts == 1 and parts[1] or mf.cat(parts, 1)
+-- The generator of a purpose and what each example adds to its stream.
+local function each(self, purpose)
+  local added = {}
+  for i, example in ipairs(self.examples) do added[i] = PURPOSES * example end
+  return M.rng(self.seed, purpose, self.step), added
 end
 
 --- Standard normal numbers (N, 3), or `many` times as many rows, sequence by sequence.
 function Source:normal(purpose, packing, device, many)
-  return each(self, purpose, packing, function(_, n, rng)
-    return mf.randn(n * (many or 1), 3, { device = device, rng = rng })
-  end)
+  if self.is_single then return mf.randn(packing:total() * (many or 1), 3, { device = device, rng = self.one }) end
+  local rng, streams = each(self, purpose)
+  return mf.random.normal_each(rng, streams, packing, 3, { device = device, rows = many })
 end
 
 --- Uniform rotations (N, 3, 3), or `many` times as many, sequence by sequence.
 function Source:rotations(purpose, packing, device, many)
-  return each(self, purpose, packing, function(_, n, rng)
-    return mf.random.rotations(n * (many or 1), { device = device, rng = rng })
-  end)
+  if self.is_single then return mf.random.rotations(packing:total() * (many or 1), { device = device, rng = self.one }) end
+  local rng, streams = each(self, purpose)
+  return mf.random.rotations_each(rng, streams, packing, { device = device, rows = many })
 end
 
 --- The generator of one sequence of the batch.
@@ -96,9 +88,9 @@ end
 --- Rotation vectors (N, 3) of IGSO(3).
 -- @tparam tensor sigma (N), one scale a residue
 function Source:igso3(purpose, packing, sigma, device)
-  return each(self, purpose, packing, function(first, n, rng)
-    return mf.random.igso3(sigma:narrow(1, first, n):contiguous(), { device = device, rng = rng })
-  end)
+  if self.is_single then return mf.random.igso3(sigma:contiguous(), { device = device, rng = self.one }) end
+  local rng, streams = each(self, purpose)
+  return mf.random.igso3_each(rng, streams, packing, sigma, { device = device })
 end
 
 return M
