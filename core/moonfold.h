@@ -346,6 +346,17 @@ mf_status mf_neighbour_linear(mf_tensor **out, const mf_tensor *index, const mf_
     /* linear(cat(mf_distogram(distance), mf_index_embedding(index)) of each of the k neighbours) without making its input: index, distance (N, k),
      * weight (O, k (bins + feat)), bias (O) or NULL; only weight and bias get gradients */
 mf_status mf_assignment(int32_t *row_of, const double *cost, int64_t n);             /* exact: column j goes with row row_of[j]; cost n x n row-major */
+/* Two structures whose residues correspond one to one, (n, 3) angstrom: CA of proteins, C3' of nucleic acids (metrics.md 2). `reference` residues
+ * are what the scores are shares of, n or more; d0 is mf_tm_d0 of as many. The search is the program TMscore's, every start of it. */
+typedef struct mf_tm_result {
+    double tm;                          /* TM-score, (0, 1] */
+    double gdt_ts, gdt_ha;              /* the largest shares over all superpositions within 1, 2, 4, 8 (0.5, 1, 2, 4) angstrom, their mean */
+    double gdt_superposed;              /* as gdt_ts of the pairs, after their one best superposition */
+    double rmsd, mean_distance;         /* after that superposition, angstrom */
+    double rotation[9], translation[3]; /* the TM-score's own: R moving + t lies on fixed */
+} mf_tm_result;
+mf_status mf_tm_score(mf_tm_result *out, const double *moving, const double *fixed, int64_t n, int64_t reference, double d0);
+double mf_tm_d0(int64_t length, int polymer);                                        /* angstrom; of RNA's rule for RNA and DNA, of proteins' for anything else */
 
 /* ---- attention over packed sequences: softmax(q k' + key_bias) v, any widths, never L x L ---- */
 mf_status mf_attention(mf_tensor **out, const mf_tensor *q, const mf_tensor *k, const mf_tensor *v, const mf_tensor *key_bias, const mf_packing *packing, int precision);

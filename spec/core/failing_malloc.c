@@ -95,6 +95,13 @@ static mf_status assignment(results *r) {
     return mf_assignment(row_of, cost, 3);
 }
 
+static mf_status tm_score(results *r) {
+    double x[15] = {0, 0, 0, 3, 1, 0, 5, 4, 1, 8, 5, 4, 9, 9, 9};
+    mf_tm_result scores;
+    (void)r;
+    return mf_tm_score(&scores, x, x, 5, 5, 0.5);
+}
+
 static mf_status archive_write(results *r) {
     const char *names[2] = {"weight", "bias"}, *key[1] = {"format"}, *value[1] = {"one"};
     const mf_tensor *tensors[2] = {w, w};
@@ -464,7 +471,7 @@ int main(int argc, char **argv) {
     if (mf_permute(&turned, square, (int[]){1, 0}) != MF_OK) return 2;
     mf_tensor_release(square);
     built = r.structure;
-    int bad = walk("mf_ctx_open", ctx_open) | walk("mf_memory_report", memory_report) | walk("mf_assignment", assignment) |
+    int bad = walk("mf_ctx_open", ctx_open) | walk("mf_memory_report", memory_report) | walk("mf_assignment", assignment) | walk("mf_tm_score", tm_score) |
               walk("mf_archive_write", archive_write) | walk("mf_archive_open", archive_open) |
               walk("mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append "
                    "mf_archive_stream_put mf_archive_stream_copy mf_archive_stream_commit", archive_stream) |

@@ -255,6 +255,7 @@ because("changes a setting, a counter or a reference", [[mf_ctx_threads mf_ctx_p
 because("opens a device at most, once", [[mf_memory_reset_peak mf_memory_limit mf_memory_flush mf_synchronize
   mf_packing_prepare mf_device_hardware]])
 because("only looks", "mf_residue_describe mf_zip_count mf_zip_name mf_zip_size mf_pickle_root mf_pickle_get mf_pickle_children")
+because("only computes", "mf_tm_d0")
 because("frees", "mf_zip_close mf_pickle_release")
 because("failing_malloc.c walks it", [[mf_zip_open mf_zip_read mf_zip_tensor mf_zip_npy mf_zip_write mf_layout_tensor mf_npy_read
   mf_npy_write mf_npz_write mf_pickle_parse]])
@@ -266,7 +267,8 @@ because("frees", [[mf_cif_release mf_tar_close
   mf_structure_release mf_chain_reader_close mf_graph_release]])
 because("has a test of its own below", [[mf_walk_begin mf_walk_step mf_walk_give mf_function_record mf_cat mf_split
   mf_archive_tensor mf_archive_rows mf_row_reader_open mf_row_reader_submit mf_structure_atoms]])
-because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_archive_open mf_archive_write mf_file_read
+because("failing_malloc.c walks it", [[mf_ctx_open mf_memory_report mf_assignment mf_tm_score
+  mf_archive_open mf_archive_write mf_file_read
   mf_file_replace mf_file_move mf_file_inflate mf_file_sha256 mf_process_start mf_process_write mf_process_line mf_process_poll
   mf_process_wait
   mf_archive_stream_open mf_archive_stream_declare mf_archive_stream_metadata mf_archive_stream_append mf_archive_stream_put

@@ -3,6 +3,7 @@
 local backbone = require "moonfold.metrics.backbone"
 local dssp = require "moonfold.metrics.dssp"
 local summary = require "moonfold.metrics.summary"
+local tm_score = require "moonfold.metrics.tm_score"
 
 return {
   backbone = backbone.backbone,
@@ -11,6 +12,8 @@ return {
   radius_of_gyration = backbone.radius_of_gyration,
   dssp = dssp.assign,
   dssp_shares = dssp.shares,
+  tm_score = tm_score.tm_score,
+  tm_d0 = tm_score.tm_d0,
   summary = summary.summary,
   describe = summary.describe,
   quantile = summary.quantile,
