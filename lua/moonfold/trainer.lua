@@ -16,12 +16,12 @@
 -- @module moonfold.trainer
 local mf = require "moonfold"
 local F = require "moonfold.ffi"
-local capture = require "moonfold.capture"
 local archive = require "moonfold.archive"
 local checkpoint = require "moonfold.checkpoint"
 local files = require "moonfold.files"
 local journal = require "moonfold.journal"
 local json = require "moonfold.json"
+local learner = require "moonfold.learner"
 local loss_log = require "moonfold.loss_log"
 local options = require "moonfold.options"
 local progress = require "moonfold.progress"
@@ -65,54 +65,10 @@ local function set_rates(self, step)
   for group, rate in pairs(self.group_rates) do group.lr = rate * factor end
 end
 
--- Above this launches cost nothing beside the work, and a captured step would hold its memory twice.
-local MOST_CAPTURED = 32768   -- residues
-
 local function check_loss(self, loss, batch)
   if loss ~= loss or math.abs(loss) == math.huge then
     error(("trainer: the loss is %s at step %d (%s); nothing was saved since the last checkpoint"):format(
       loss, self.step + 1, table.concat(batch.names or {}, ", ")), 0)
-  end
-end
-
--- Loss, backward and update: the loss and the terms of each sequence in one tensor, the names of the terms, the gradient's norm.
-local function learn(self, noisy, batch)
-  local loss, terms = self.flow:loss(self.model(noisy), noisy)
-  if not capture.active() then check_loss(self, loss:item(), batch) end
-  local names, values = {}, { loss:detach():reshape(1) }
-  for _, name in ipairs(options.sorted_keys(terms)) do
-    if name ~= "total" then
-      names[#names + 1], values[#values + 1] = name, terms[name]
-    end
-  end
-  local norm = self.optimizer:step(loss)
-  if self.average and not self.fused then self.average:update() end
-  return mf.cat(values, 1), names, norm
-end
-
--- What a graph may be given of a noisy batch: its tensors. Times, names and numbers stay behind.
-local function tensors_of(noisy)
-  local result = { packing = noisy.packing, targets = noisy.targets }
-  for key, value in pairs(noisy) do
-    if F.is_tensor(value) then result[key] = value end
-  end
-  return result
-end
-
-local function prepare(self)
-  local step = mf.graph(function(noisy) return learn(self, noisy, {}) end)
-  local predict = mf.graph(function(noisy) return { translations = self.model(noisy).translations } end)
-  local function on_gpu(noisy) return noisy.translations:device():sub(1, 4) == "cuda" end
-  local function captured(noisy) return self.graph and on_gpu(noisy) and noisy.packing:total() <= MOST_CAPTURED end
-  self.learn = function(noisy, batch)
-    -- the same work with a graph as without, so that it changes no bit
-    local inputs = on_gpu(noisy) and tensors_of(noisy) or noisy
-    if captured(noisy) then return step(inputs) end
-    return learn(self, inputs, batch)
-  end
-  self.predict = function(noisy)
-    if captured(noisy) then return predict(tensors_of(noisy)) end
-    return self.model(noisy)
   end
 end
 
@@ -123,9 +79,9 @@ local function advance(self)
   row.batch_step, batch = self.batches()
   if not batch then return nil end
   local noisy = self.flow:corrupt(batch)
-  self.flow:self_condition(self.predict, noisy)
+  self.flow:self_condition(self.learner.predict, noisy)
   set_rates(self, row.step)
-  local tensor, names, norm = self.learn(noisy, batch)
+  local tensor, names, norm = self.learner.learn(noisy, function(loss) check_loss(self, loss, batch) end)
   local values, count = tensor:values(), batch.packing:count()
   row.loss = values[1]
   row.gradient = type(norm) == "number" and norm or norm:item()
@@ -259,6 +215,9 @@ return function(o)
   for _, group in ipairs(self.optimizer.groups) do self.group_rates[group] = group.lr end
   self.fused = self.average and self.optimizer:fuse(self.average)   -- averaged in the pass of the update
   files.make_folder(self.folder)
-  prepare(self)
+  self.learner = learner {
+    model = self.model, flow = self.flow, optimizer = self.optimizer, average = not self.fused and self.average or nil,
+    graph = self.graph,
+  }
   return self
 end
