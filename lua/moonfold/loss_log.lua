@@ -7,6 +7,7 @@
 -- @module moonfold.loss_log
 local fail = require "moonfold.fail"
 local files = require "moonfold.files"
+local stopwatch = require "moonfold.stopwatch"
 
 local M = {}
 local Log = {}
@@ -83,11 +84,6 @@ function Log:mean(name, window)
   return count > 0 and sum / count or nil
 end
 
-local function median(list)
-  table.sort(list)
-  return list[math.ceil(#list / 2)]
-end
-
 --- How fast the run went: medians over the steps after the first tenth.
 -- @treturn table `seconds` in all, `steps_per_second` and `residues_per_second`; none of these two before the first step
 function Log:speed()
@@ -98,8 +94,8 @@ function Log:speed()
       took[#took + 1], rates[#rates + 1] = duration, self.values.residues[i] / duration
     end
   end
-  local typical = median(took)
-  return { seconds = seconds, steps_per_second = typical and 1 / typical, residues_per_second = median(rates) }
+  local typical = stopwatch.middle(took)
+  return { seconds = seconds, steps_per_second = typical and 1 / typical, residues_per_second = stopwatch.middle(rates) }
 end
 
 return M

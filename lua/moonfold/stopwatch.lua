@@ -7,9 +7,12 @@ local M = {}
 
 local SHORT, MANY = 0.01, 50    -- seconds; calls between two looks at the clock
 
-local function median(times)
-  table.sort(times)
-  return times[math.ceil(#times / 2)]
+--- The middle one of some numbers, the lower of two; sorts them.
+-- @tparam table numbers
+-- @treturn ?number nil of none
+function M.middle(numbers)
+  table.sort(numbers)
+  return numbers[math.ceil(#numbers / 2)]
 end
 
 -- Seconds for each of `calls` calls on a device that works behind the program.
@@ -36,7 +39,7 @@ function M.median(repeats, f, device)
       collectgarbage()
       times[i] = each(device, calls, f)
     end
-    return median(times)
+    return M.middle(times)
   end
   for i = 0, repeats do
     collectgarbage()
@@ -44,7 +47,7 @@ function M.median(repeats, f, device)
     mf.scope(f)
     times[i] = C.mf_clock() - began
   end
-  return median(times)
+  return M.middle(times)
 end
 
 return M

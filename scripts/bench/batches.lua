@@ -4,6 +4,7 @@
 local mf = require "moonfold"
 local C = require("moonfold.ffi").C
 local json = require "moonfold.json"
+local stopwatch = require "moonfold.stopwatch"
 
 local ENTRIES, RESIDUES, STEPS, WORK = 40000, 20000, 150, 10e-3
 
@@ -45,11 +46,6 @@ return function(o, report)
   local planned = seconds(function() plan = set:batches({ residues = RESIDUES, prefetch = 0 }):plan(1) end)
   report { "batches", "plan an epoch, packed", "ms", 1e3 * planned, "filled", set:residues() / (#plan * RESIDUES) }
 
-  local function median(list)
-    table.sort(list)
-    return list[math.ceil(#list / 2)]
-  end
-
   -- Steps of an epoch, between which the host is busy for `work` seconds: mean seconds of a step, median seconds that its batch
   -- took, mean residues.
   local function go(work, prefetch, threads)
@@ -66,7 +62,7 @@ return function(o, report)
         while C.mf_clock() - now < work do mf.rand(64, 64):matmul(mf.rand(64, 64)) end
       end)
     end
-    return (C.mf_clock() - start) / STEPS, median(took), residues / STEPS
+    return (C.mf_clock() - start) / STEPS, stopwatch.middle(took), residues / STEPS
   end
   go(0, 0, 1)                             -- now the pages are in the cache
   for _, ahead in ipairs { { 0, 1 }, { 2, 1 }, { 4, 2 } } do
