@@ -37,7 +37,7 @@ mf.options = require "moonfold.options"
 local later = {
   nn = true, models = true, flow = true, data = true, metrics = true, atoms = true, structure = true, sample = true,
   trainer = true, weights = true, help = true, chemistry = true, cif = true, files = true,
-  torch = true, numpy = true, convert = true, motif = true,
+  torch = true, numpy = true, convert = true, motif = true, picture = true,
 }
 
 setmetatable(mf, {

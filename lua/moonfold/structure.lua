@@ -91,6 +91,15 @@ function Structure:show(o) return self:as_file():show(o) end
 -- @usage sample:contact_map "map.png"
 function Structure:contact_map(o) return self:as_file():contact_map(o) end
 
+--- Draws the fold: see moonfold.picture.
+-- @tparam string|table o a path that ends in .svg, or options
+-- @usage sample:picture "fold.svg"
+function Structure:picture(o)
+  local s = self:as_file()
+  s:picture(o)
+  s:release()
+end
+
 --- Writes the atoms as PDB or mmCIF, by the name of the file.
 -- @tparam string path
 -- @tparam[opt="auto"] string format "pdb" or "mmcif" whatever the name

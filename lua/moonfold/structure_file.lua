@@ -299,6 +299,7 @@ for module, names in pairs {
   },
   ["moonfold.structure_show"] = { "show", "contact_map" },
   ["moonfold.structure_write"] = { "write" },
+  ["moonfold.picture"] = { "picture" },
 } do
   for _, name in ipairs(names) do
     methods[name] = function(...) return require(module)[name](...) end
