@@ -1,11 +1,12 @@
---- Bar charts as a picture: SVG written here, PNG drawn by gnuplot.
+--- Charts as a picture: bars, outlines of histograms, points. SVG written here, PNG drawn by gnuplot.
 --
 --     chart.draw("set.svg", "train.safetensors", {
 --       { title = "lengths", x = "residues", y = "entries", from = 0, width = 20, values = { 3, 14, 15 } },
 --       { title = "types", y = "share", labels = { "A", "C" }, values = { 0.08, 0.02 } },
 --     })
 --
--- A panel has bars of equal width over numbers (`from`, `width`) or one for each of its `labels`.
+-- A panel has bars of equal width over numbers (`from`, `width`) or one for each of its `labels`. Or it compares several `series`:
+-- { name, values } are outlines of bars over `from`, `width`; { name, x, y } are points.
 -- @module moonfold.chart
 local fail = require "moonfold.fail"
 local files = require "moonfold.files"
@@ -14,7 +15,7 @@ local journal = require "moonfold.journal"
 local quoted = journal.quoted
 local M = {}
 
-local WIDTH, HEIGHT, COLUMNS = 460, 280, 2          -- of a panel, in points; panels side by side
+local WIDTH, HEIGHT = 460, 280                      -- of a panel, in points
 local LEFT, RIGHT, TOP, BOTTOM = 58, 16, 34, 46     -- of its margins
 local HEAD = 34                                     -- of the picture's title
 
@@ -39,24 +40,31 @@ local function escaped(text)
   return (tostring(text):gsub("[&<>]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;" }))
 end
 
+local COLOURS = { "#4878a8", "#c8502d", "#5a9e4b", "#8a63a8" }      -- of series
+
 local function highest(panel)
   local most = 0
-  for _, value in ipairs(panel.values) do most = math.max(most, value) end
+  for _, one in ipairs(panel.series or { panel }) do
+    for _, value in ipairs(one.values or one.y) do most = math.max(most, value) end
+  end
   return most > 0 and most * 1.05 or 1
 end
 
-local function panel_svg(out, panel, x, y)
-  local function put(format, ...) out[#out + 1] = format:format(...) end
-  local left, right, top, bottom = x + LEFT, x + WIDTH - RIGHT, y + TOP, y + HEIGHT - BOTTOM
-  local n, high = #panel.values, highest(panel)
-  local bar = (right - left) / math.max(n, 1)
-  local middle = (left + right) / 2
-  put('<text x="%g" y="%g" text-anchor="middle" font-weight="bold">%s</text>', middle, y + TOP - 12, escaped(panel.title))
-  for _, value in ipairs(ticks(0, high, 5)) do
-    local at = bottom - (bottom - top) * value / high
-    put('<line x1="%g" y1="%.1f" x2="%g" y2="%.1f" stroke="#ddd"/>', left, at, right, at)
-    put('<text x="%g" y="%.1f" text-anchor="end" dy="0.35em">%g</text>', left - 6, at, value)
+-- Where the axis of numbers begins and ends.
+local function range(panel)
+  local first = panel.series and panel.series[1] or panel
+  if first.values then return panel.from, panel.from + panel.width * #first.values end
+  local least, most = math.huge, -math.huge
+  for _, one in ipairs(panel.series) do
+    for _, value in ipairs(one.x) do least, most = math.min(least, value), math.max(most, value) end
   end
+  if least > most then return 0, 1 end
+  local margin = math.max(0.05 * (most - least), 0.5)
+  return least - margin, most + margin
+end
+
+local function bars_svg(put, panel, left, right, top, bottom, high)
+  local bar = (right - left) / math.max(#panel.values, 1)
   local gap = panel.labels and 0.12 * bar or 0
   for k, value in ipairs(panel.values) do
     local tall = (bottom - top) * value / high
@@ -68,10 +76,46 @@ local function panel_svg(out, panel, x, y)
       put('<text x="%.1f" y="%g" text-anchor="middle">%s</text>', left + (k - 0.5) * bar, bottom + 15, escaped(panel.labels[k]))
     end
   end
+end
+
+local function series_svg(put, panel, left, right, top, bottom, high)
+  local lo, hi = range(panel)
+  for k, one in ipairs(panel.series) do
+    local colour = COLOURS[(k - 1) % #COLOURS + 1]
+    if one.values then
+      local steps, bar = { ("M%.1f %.1f"):format(left, bottom) }, (right - left) / math.max(#one.values, 1)
+      for i, value in ipairs(one.values) do
+        steps[#steps + 1] = ("V%.1fH%.1f"):format(bottom - (bottom - top) * value / high, left + i * bar)
+      end
+      put('<path d="%sV%.1f" fill="%s" fill-opacity="0.13" stroke="%s" stroke-width="1.3"/>', table.concat(steps), bottom,
+        colour, colour)
+    else
+      for i, x in ipairs(one.x) do
+        put('<circle cx="%.1f" cy="%.1f" r="2.6" fill="%s" fill-opacity="0.55"/>', left + (right - left) * (x - lo) / (hi - lo),
+          bottom - (bottom - top) * one.y[i] / high, colour)
+      end
+    end
+    put('<rect x="%g" y="%g" width="9" height="9" fill="%s"/>', right - 78, top + 14 * k - 12, colour)
+    put('<text x="%g" y="%g">%s</text>', right - 65, top + 14 * k - 4, escaped(one.name))
+  end
+end
+
+local function panel_svg(out, panel, x, y)
+  local function put(format, ...) out[#out + 1] = format:format(...) end
+  local left, right, top, bottom = x + LEFT, x + WIDTH - RIGHT, y + TOP, y + HEIGHT - BOTTOM
+  local high, middle = highest(panel), (left + right) / 2
+  put('<text x="%g" y="%g" text-anchor="middle" font-weight="bold">%s</text>', middle, y + TOP - 12, escaped(panel.title))
+  for _, value in ipairs(ticks(0, high, 5)) do
+    local at = bottom - (bottom - top) * value / high
+    put('<line x1="%g" y1="%.1f" x2="%g" y2="%.1f" stroke="#ddd"/>', left, at, right, at)
+    put('<text x="%g" y="%.1f" text-anchor="end" dy="0.35em">%g</text>', left - 6, at, value)
+  end
+  local draw = panel.series and series_svg or bars_svg
+  draw(put, panel, left, right, top, bottom, high)
   if not panel.labels then
-    local span = n * panel.width
-    for _, value in ipairs(ticks(panel.from, panel.from + span, 6)) do
-      local at = left + (right - left) * (value - panel.from) / span
+    local lo, hi = range(panel)
+    for _, value in ipairs(ticks(lo, hi, 6)) do
+      local at = left + (right - left) * (value - lo) / (hi - lo)
       put('<line x1="%.1f" y1="%g" x2="%.1f" y2="%g" stroke="#444"/>', at, bottom, at, bottom + 4)
       put('<text x="%.1f" y="%g" text-anchor="middle">%g</text>', at, bottom + 17, value)
     end
@@ -82,12 +126,16 @@ local function panel_svg(out, panel, x, y)
     x + 14, (top + bottom) / 2, escaped(panel.y or ""))
 end
 
+-- Panels side by side: two, or three where there are many.
+local function columns_of(panels) return math.min(#panels > 6 and 3 or 2, #panels) end
+
 local function size_of(panels)
-  return WIDTH * math.min(COLUMNS, #panels), HEAD + HEIGHT * math.ceil(#panels / COLUMNS)
+  return WIDTH * columns_of(panels), HEAD + HEIGHT * math.ceil(#panels / columns_of(panels))
 end
 
 local function svg(title, panels)
   local width, height = size_of(panels)
+  local columns = columns_of(panels)
   local out = {
     ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="11">')
       :format(width, height, width, height),
@@ -95,7 +143,7 @@ local function svg(title, panels)
     ('<text x="%g" y="22" text-anchor="middle" font-size="14">%s</text>'):format(width / 2, escaped(title)),
   }
   for k, panel in ipairs(panels) do
-    panel_svg(out, panel, WIDTH * ((k - 1) % COLUMNS), HEAD + HEIGHT * math.floor((k - 1) / COLUMNS))
+    panel_svg(out, panel, WIDTH * ((k - 1) % columns), HEAD + HEIGHT * math.floor((k - 1) / columns))
   end
   out[#out + 1] = "</svg>\n"
   return table.concat(out, "\n")
@@ -103,30 +151,44 @@ end
 
 local function gnuplot(path, title, panels)
   local width, height = size_of(panels)
+  local columns = columns_of(panels)
   local script = {
     ("set terminal pngcairo noenhanced size %d,%d font 'sans,9'"):format(width, height), "set output " .. quoted(path),
-    ("set multiplot layout %d,%d"):format(math.ceil(#panels / COLUMNS), math.min(COLUMNS, #panels)) .. " title " .. quoted(title),
-    "unset key", "set grid ytics lc rgb '#dddddd'", "set style fill solid border lc rgb '#4878a8'",
+    ("set multiplot layout %d,%d"):format(math.ceil(#panels / columns), columns) .. " title " .. quoted(title),
+    "set grid ytics lc rgb '#dddddd'", "set style fill solid border lc rgb '#4878a8'",
   }
   for _, panel in ipairs(panels) do
-    local names = {}
+    local lo, hi = 0.5, panel.labels and 0.5 + #panel.labels
+    if not panel.labels then lo, hi = range(panel) end
+    local names, plots, data = {}, {}, {}
     for k, label in ipairs(panel.labels or {}) do names[k] = ("%s %d"):format(quoted(label), k) end
-    local from, step = panel.labels and 0.5 or panel.from, panel.labels and 1 or panel.width
-    local rows = {
+    for k, one in ipairs(panel.series or { panel }) do
+      local colour = panel.series and COLOURS[(k - 1) % #COLOURS + 1] or "#4878a8"
+      local step = one.values and (hi - lo) / math.max(#one.values, 1)
+      if not panel.series then
+        plots[k] = ("'-' using 1:2:(%.17g) with boxes lc rgb '%s'"):format(step * (panel.labels and 0.76 or 1), colour)
+      else
+        plots[k] = ("'-' using 1:2 with %s lc rgb '%s' title %s")
+          :format(one.values and "histeps lw 2" or "points pt 7 ps 0.7", colour, quoted(one.name))
+      end
+      for i, value in ipairs(one.values or one.y) do
+        data[#data + 1] = ("%.17g %.17g"):format(one.values and lo + step * (i - 0.5) or one.x[i], value)
+      end
+      data[#data + 1] = "e"
+    end
+    script[#script + 1] = table.concat({
       "set title " .. quoted(panel.title), "set xlabel " .. quoted(panel.x or ""), "set ylabel " .. quoted(panel.y or ""),
-      ("set xrange [%.17g:%.17g]"):format(from, from + step * #panel.values), ("set yrange [0:%.17g]"):format(highest(panel)),
+      panel.series and "set key" or "unset key",
+      ("set xrange [%.17g:%.17g]"):format(lo, hi), ("set yrange [0:%.17g]"):format(highest(panel)),
       panel.labels and ("set xtics (%s)"):format(table.concat(names, ", ")) or "set xtics auto",
-      ("plot '-' using 1:2:(%.17g) with boxes lc rgb '#4878a8'"):format(step * (panel.labels and 0.76 or 1)),
-    }
-    for k, value in ipairs(panel.values) do rows[#rows + 1] = ("%.17g %.17g"):format(from + step * (k - 0.5), value) end
-    rows[#rows + 1] = "e"
-    script[#script + 1] = table.concat(rows, "\n")
+      "plot " .. table.concat(plots, ", "), table.concat(data, "\n"),
+    }, "\n")
   end
   script[#script + 1] = "unset multiplot\n"
   return journal.gnuplot(table.concat(script, "\n"))
 end
 
---- Draws panels side by side, two in a row.
+--- Draws panels side by side, two in a row, three from seven on.
 -- @tparam string path .svg, or .png, which takes gnuplot
 -- @tparam string title
 -- @tparam table panels see the head of this module; `title`, `x` and `y` are texts

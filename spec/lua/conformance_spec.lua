@@ -2,7 +2,7 @@
 --
 -- Elsewhere: flow.md 4.1 to 4.3 spec/core/rotations_spec.lua; 4.4 (means and quantiles) spec/core/random_spec.lua; 4.6 and 4.7
 -- flow_spec.lua; 4.8 sample_spec.lua; 4.9 spec/core/assignment_spec.lua. data.md 4.1 data_spec.lua. metrics.md 9.1
--- spec/core/frames_spec.lua; 9.2 spec/core/tm_score_spec.lua; 9.4 and 9.5 metrics_spec.lua.
+-- spec/core/frames_spec.lua; 9.2 spec/core/tm_score_spec.lua; 9.4 and 9.5 metrics_spec.lua; 9.6 evaluate_spec.lua.
 local mf = require "moonfold"
 local help = require "spec.support.flow"
 local rules = require "moonfold.data.rules"

@@ -1,6 +1,8 @@
---- Local geometry of one backbone, no reference needed: bonds, clashes, violations, radius of gyration.
+--- Local geometry of one backbone, no reference needed: bonds, clashes, violations, radius of gyration (metrics.md 3 and 4).
 --
--- Everything works on the host from coordinates and takes time and memory that grow with the length.
+-- Everything works on the host from coordinates and takes time and memory that grow with the length. Atoms that a file does not
+-- have are NaN, and `partial` says that there are such: then what needs them is left out. A sample lacks nothing, so there NaN
+-- shows.
 
 local atoms = require "moonfold.atoms"
 local cells = require "moonfold.metrics.cells"
@@ -16,6 +18,7 @@ local C4_IDEAL, C4_TOLERANCE, C4_CLASH = 6.12, 0.1, 1.0
 local RADII = { C = 1.7, N = 1.55, O = 1.52, P = 1.8 }
 local OVERLAP_PROTEIN, OVERLAP_RNA = 1.5, 0.6
 
+--- The distance of point i of x and point j of y: flat coordinates.
 local function distance(x, i, y, j)
   local u, v, w = x[3 * i - 2] - y[3 * j - 2], x[3 * i - 1] - y[3 * j - 1], x[3 * i] - y[3 * j]
   return math.sqrt(u * u + v * v + w * w)
@@ -28,17 +31,22 @@ local function mean(list)
   return sum / math.max(#list, 1)
 end
 
+-- Whether residues i and i + 1 are bonded, and what tells it is there.
+local function is_joint(o, i, value)
+  return (not o.joined or o.joined(i)) and (not o.partial or value == value)
+end
+
 --- Distances of neighbours along a chain against an ideal, and points too near each other.
 -- @tparam table x flat coordinates
--- @tparam table o `ideal`, `tolerance`, `clash`, and `joined(i)`: whether i and i + 1 are bonded
+-- @tparam table o `ideal`, `tolerance`, `clash`; `joined(i)`: whether i and i + 1 are bonded; `partial`: leave out what is NaN
 -- @treturn table `mean`, `deviation`, `valid` (shorter than ideal + tolerance), `valid_two_sided`, `clashes`, `clash_share`
 --   (of all pairs)
 function M.trace(x, o)
   local n = #x / 3
   local lengths, deviations, valid, two_sided = {}, {}, 0, 0
   for i = 1, n - 1 do
-    if not o.joined or o.joined(i) then
-      local b = distance(x, i, x, i + 1)
+    local b = distance(x, i, x, i + 1)
+    if is_joint(o, i, b) then
       lengths[#lengths + 1], deviations[#deviations + 1] = b, math.abs(b - o.ideal)
       if b < o.ideal + o.tolerance then valid = valid + 1 end
       if math.abs(b - o.ideal) < o.tolerance then two_sided = two_sided + 1 end
@@ -51,6 +59,19 @@ function M.trace(x, o)
     mean = mean(lengths), deviation = mean(deviations), valid = valid / bonds, valid_two_sided = two_sided / bonds,
     clashes = clashes, clash_share = clashes / math.max(n * (n - 1) / 2, 1),
   }
+end
+
+-- The points that are there.
+local function finite(x)
+  local list = {}
+  for i = 1, #x, 3 do
+    local sum = x[i] + x[i + 1] + x[i + 2]
+    if sum == sum then
+      local n = #list
+      list[n + 1], list[n + 2], list[n + 3] = x[i], x[i + 1], x[i + 2]
+    end
+  end
+  return list
 end
 
 --- Root mean square distance from the centroid.
@@ -77,14 +98,15 @@ end
 
 --- Violations of peptide geometry, AlphaFold's definitions with every residue as alanine.
 -- @tparam table x `N`, `CA`, `C`, ...: flat coordinates by atom name
--- @tparam ?function joined
+-- @tparam ?table o `joined(i)` and `partial` as of `trace`
 -- @treturn table means over the joints: `bonds_c_n`, `angles_ca_c_n`, `angles_c_n_ca`
-function M.peptide_violations(x, joined)
+function M.peptide_violations(x, o)
   local bonds, at_c, at_n = {}, {}, {}
   for i = 1, #x.CA / 3 - 1 do
-    if not joined or joined(i) then
+    local b = distance(x.C, i, x.N, i + 1)
+    if is_joint(o or {}, i, b) then
       local k = #bonds + 1
-      bonds[k] = math.max(0, math.abs(distance(x.C, i, x.N, i + 1) - 1.329) - 12 * 0.014)
+      bonds[k] = math.max(0, math.abs(b - 1.329) - 12 * 0.014)
       at_c[k] = math.max(0, math.abs(cosine(x.CA, i, x.C, i, x.N, i + 1) + 0.4473) - 12 * 0.0311)
       at_n[k] = math.max(0, math.abs(cosine(x.C, i, x.N, i + 1, x.CA, i + 1) + 0.5203) - 12 * 0.0353)
     end
@@ -107,7 +129,11 @@ local function overlaps(flat, width, elements, allowed, bonded)
   return depth, count, (n * n - residues * width * width) / 2
 end
 
-local function split(flat, names)
+--- Coordinates by atom.
+-- @tparam table flat coordinates, every residue's atoms in the order of names
+-- @tparam table names
+-- @treturn table name -> flat coordinates of one atom a residue
+function M.split(flat, names)
   local by_name, width = {}, #names
   for a, name in ipairs(names) do
     local list = {}
@@ -126,9 +152,11 @@ local function column(names, name)
 end
 
 local function protein(flat, rules, o)
-  local x = split(flat, rules.names)
-  local trace = M.trace(x.CA, { ideal = CA_IDEAL, tolerance = CA_TOLERANCE, clash = CA_CLASH, joined = o.joined })
-  local violations = M.peptide_violations(x, o.joined)
+  local x = M.split(flat, rules.names)
+  local trace = M.trace(x.CA, {
+    ideal = CA_IDEAL, tolerance = CA_TOLERANCE, clash = CA_CLASH, joined = o.joined, partial = o.partial,
+  })
+  local violations = M.peptide_violations(x, o)
   local n_at, c_at = column(rules.names, "N"), column(rules.names, "C")
   local depth, clashes, pairs_ = overlaps(flat, #rules.names, rules.elements, OVERLAP_PROTEIN, function(i, p, j, q)
     return (j == i + 1 and p == c_at and q == n_at) or (i == j + 1 and q == c_at and p == n_at)
@@ -139,7 +167,7 @@ local function protein(flat, rules, o)
     bonds_c_n_loss_mean = violations.bonds_c_n, angles_ca_c_n_loss_mean = violations.angles_ca_c_n,
     angles_c_n_ca_loss_mean = violations.angles_c_n_ca,
     clashes_mean_loss = depth / math.max(pairs_, 1), num_clashes = clashes,
-    radius_gyration = M.radius_of_gyration(flat) / 10,
+    radius_gyration = M.radius_of_gyration(o.partial and finite(flat) or flat) / 10,
   }
   local letters = dssp.assign(x, o)
   local shares = dssp.shares(letters)
@@ -149,23 +177,36 @@ local function protein(flat, rules, o)
 end
 
 local function rna(flat, rules, o)
-  local x = split(flat, rules.names)
+  local x = M.split(flat, rules.names)
   local c4 = x["C4'"]
-  local trace = M.trace(c4, { ideal = C4_IDEAL, tolerance = C4_TOLERANCE, clash = C4_CLASH, joined = o.joined })
+  local trace = M.trace(c4, {
+    ideal = C4_IDEAL, tolerance = C4_TOLERANCE, clash = C4_CLASH, joined = o.joined, partial = o.partial,
+  })
   local o3, p_ = column(rules.names, "O3'"), column(rules.names, "P")
   local _, clashes = overlaps(flat, #rules.names, rules.elements, OVERLAP_RNA, function(i, p, j, q)
     return (j == i + 1 and p == o3 and q == p_) or (i == j + 1 and q == o3 and p == p_)
   end)
   local joints = {}
   for i = 1, #c4 / 3 - 1 do
-    if not o.joined or o.joined(i) then joints[#joints + 1] = distance(x["O3'"], i, x.P, i + 1) end
+    local b = distance(x["O3'"], i, x.P, i + 1)
+    if is_joint(o, i, b) then joints[#joints + 1] = b end
   end
   return {
     c4_c4_mean = trace.mean, c4_c4_bond_dev = trace.deviation, c4_c4_valid_percent = trace.valid,
     c4_c4_valid_two_sided = trace.valid_two_sided, num_c4_steric_clashes = trace.clashes,
-    num_clashes = clashes, clashes_per_100_atoms = 100 * clashes / math.max(#flat / 3, 1),
-    o3_p_mean = mean(joints), radius_gyration = M.radius_of_gyration(c4),
+    num_clashes = clashes, clashes_per_100_atoms = 100 * clashes / math.max(#(o.partial and finite(flat) or flat) / 3, 1),
+    o3_p_mean = mean(joints), radius_gyration = M.radius_of_gyration(o.partial and finite(c4) or c4),
   }
+end
+
+--- The metrics of coordinates.
+-- @tparam string kind "protein" or "rna"
+-- @tparam table flat coordinates in the order of `atoms.of(kind).names`, NaN where absent
+-- @tparam ?table o `chain`: a list with a value for each residue; `joined(i)`: whether residues i and i + 1 are bonded; `partial`
+-- @treturn table as of `backbone`
+-- @treturn ?string as of `backbone`
+function M.of_atoms(kind, flat, o)
+  return (kind == "protein" and protein or rna)(flat, atoms.of(kind), o or {})
 end
 
 --- The metrics of one backbone.
@@ -184,9 +225,9 @@ function M.backbone(structure, o)
   local mf = require "moonfold"
   local built = mf.no_grad(rules.build, structure.rotations, structure.translations, structure.torsions)
   local chain = o and o.chain
-  local settings = { chain = chain, joined = chain and function(i) return chain[i] == chain[i + 1] end }
-  local run = structure.kind == "protein" and protein or rna
-  return run(built:values(), rules, settings)
+  return M.of_atoms(structure.kind, built:values(), {
+    chain = chain, joined = chain and function(i) return chain[i] == chain[i + 1] end,
+  })
 end
 
 return M
