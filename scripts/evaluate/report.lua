@@ -68,10 +68,10 @@ function M.text(result)
   rows = {}
   for k, c in ipairs(result.distributions) do
     local a, b = mf.metrics.describe(c.samples), mf.metrics.describe(c.data)
-    rows[k] = { c.definition.title, c.definition.unit, a.n, a.median, a.sd, b.median, b.sd, c.apart, c.floor }
+    rows[k] = { c.definition.title, c.definition.unit, a.n, a.median, a.sd, b.n, b.median, b.sd, c.apart, c.floor }
   end
   parts[3] = "\ndistributions; W1: Wasserstein-1 distance, in the unit; floor: that of one half of the data from the other\n"
-    .. columns({ "distribution", "unit", "n", "median", "sd", "(median)", "(sd)", "W1", "floor" }, rows)
+    .. columns({ "distribution", "unit", "n", "median", "sd", "(n)", "(median)", "(sd)", "W1", "floor" }, rows)
   if result.diversity then
     local d = result.diversity
     parts[#parts + 1] = ("\ndiversity %.3f: %d clusters of %d samples, qTMclust's rule at TM %.2f of the longer one")

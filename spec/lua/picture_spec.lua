@@ -67,6 +67,19 @@ describe("structure:picture", function()
     assert.equal(1, list[4 * 3].from.flat)
   end)
 
+  it("joins what is too far apart to be bonded by a thin grey line", function()
+    local s = helix(12)
+    local x = s:atoms(1, { "N", "CA", "C", "O" }) + mf.cat({ mf.zeros(6, 1, 3), mf.full({ 6, 1, 3 }, 5) }, 1)
+    local torn = mf.structure.from_atoms { atoms = x, names = { "N", "CA", "C", "O" }, residue_names = "ALA" }
+    local function grey(text)
+      local n = 0
+      for r, g, b in text:gmatch 'z" fill="#(%x%x)(%x%x)(%x%x)"' do n = n + (r == g and g == b and 1 or 0) end
+      return n
+    end
+    assert.equal(0, grey(text_of(function(path) s:picture(path) end)))
+    assert.equal(6, grey(text_of(function(path) torn:picture(path) end)))
+  end)
+
   it("never looks at a mirror image", function()
     for _, mirrored in ipairs { false, true } do
       local s = helix(20, mirrored)

@@ -84,6 +84,62 @@ end
 
 local defaults = { jobs = 2, progress = options.OPTIONAL }
 
+-- A folder for traces, each written once, when it is first needed.
+local function open_folder()
+  local path, paths, count = os.tmpname(), {}, 0
+  os.remove(path)
+  files.make_folder(path)
+  local folder = {}
+  function folder.file(trace)
+    if not paths[trace] then
+      count = count + 1
+      paths[trace] = ("%s/%d.pdb"):format(path, count)
+      write(paths[trace], trace)
+    end
+    return paths[trace]
+  end
+  function folder.remove()
+    for _, file in pairs(paths) do os.remove(file) end
+    os.remove(path)
+  end
+  return folder
+end
+
+-- The pairs' results, `jobs` programs at once; `running` lists those that have not ended.
+local function run_all(pairs_, o, folder, running)
+  local results, next_pair, done = {}, 1, 0
+  local function finish(k, result)
+    results[k], done = result, done + 1
+    if o.progress then o.progress(done, #pairs_) end
+  end
+  local function start(k)
+    local a, b = pairs_[k][1], pairs_[k][2]
+    if a.kind ~= b.kind then fail("metrics.align: %s is %s, %s is %s", a.name, a.kind, b.name, b.kind) end
+    if a.length < LEAST or b.length < LEAST then return finish(k, false) end
+    local p = process.start { "TMalign", folder.file(a), folder.file(b) }
+    p.pair, p.text = k, {}
+    running[#running + 1] = p
+  end
+  while done < #pairs_ do
+    while #running < o.jobs and next_pair <= #pairs_ do
+      start(next_pair)
+      next_pair = next_pair + 1
+    end
+    local p = #running > 0 and process.poll(running, 3600)
+    for line in p and p.line or function() end, p do p.text[#p.text + 1] = line end
+    if p and p:ended() then
+      for k, other in ipairs(running) do
+        if other == p then table.remove(running, k) break end
+      end
+      p:wait()
+      local text, pair = table.concat(p.text, "\n") .. "\n" .. p:errors(), pairs_[p.pair]
+      p:release()
+      finish(p.pair, read(text, pair[1], pair[2]))
+    end
+  end
+  return results
+end
+
 --- Aligns pairs of structures.
 -- @tparam table pairs_ a list of { trace, trace }, of one kind; the same table stands for the same structure
 -- @tparam ?table o `jobs` (2): programs at once; `progress(done, total)`
@@ -93,55 +149,11 @@ local defaults = { jobs = 2, progress = options.OPTIONAL }
 function M.pairs(pairs_, o)
   o = options("metrics.align", defaults, o or {})
   if not M.available() then fail "metrics.align: TMalign is not on the PATH (Debian package tm-align)" end
-  local folder, paths, written, results = os.tmpname(), {}, {}, {}
-  os.remove(folder)
-  files.make_folder(folder)
-  local function path_of(trace)
-    if not paths[trace] then
-      paths[trace] = ("%s/%d.pdb"):format(folder, #written + 1)
-      written[#written + 1] = paths[trace]
-      write(paths[trace], trace)
-    end
-    return paths[trace]
-  end
-  local running, next_pair, done = {}, 1, 0
-  local function start()
-    local k = next_pair
-    next_pair = k + 1
-    local a, b = pairs_[k][1], pairs_[k][2]
-    if a.kind ~= b.kind then fail("metrics.align: %s is %s, %s is %s", a.name, a.kind, b.name, b.kind) end
-    if a.length < LEAST or b.length < LEAST then
-      results[k], done = false, done + 1
-      return
-    end
-    local p = process.start { "TMalign", path_of(a), path_of(b) }
-    running[#running + 1] = p
-    p.pair, p.text = k, {}
-  end
-  local ok, message = pcall(function()
-    while done < #pairs_ do
-      while #running < o.jobs and next_pair <= #pairs_ do start() end
-      local p = #running > 0 and process.poll(running, 3600)
-      if p then
-        for line in p.line, p do p.text[#p.text + 1] = line end
-        if p:ended() then
-          local pair = pairs_[p.pair]
-          p:wait()
-          results[p.pair] = read(table.concat(p.text, "\n") .. "\n", pair[1], pair[2])
-          p:release()
-          for k, other in ipairs(running) do
-            if other == p then table.remove(running, k) break end
-          end
-          done = done + 1
-          if o.progress then o.progress(done, #pairs_) end
-        end
-      end
-    end
-  end)
+  local folder, running = open_folder(), {}
+  local ok, results = pcall(run_all, pairs_, o, folder, running)
   for _, p in ipairs(running) do p:release() end
-  for _, path in ipairs(written) do os.remove(path) end
-  os.remove(folder)
-  if not ok then error(message, 0) end
+  folder.remove()
+  if not ok then error(results, 0) end
   return results
 end
 

@@ -34,12 +34,13 @@ M.definitions = {
   },
 }
 
-local OWN = {}          -- "torsion_3" of the eight that an RNA model predicts
+-- "torsion_3" of the eight that an RNA model predicts; some lie about 180 degrees
+local OWN, FROM = {}, { [6] = 0, [8] = 0 }
 for k, quartet in ipairs(atoms.rna.quartets) do
   local names = {}
   for i, column in ipairs(quartet) do names[i] = atoms.rna.inputs[column]:match "[^|]+" end
   OWN[k] = "torsion_" .. k
-  table.insert(M.definitions.rna, torsion(OWN[k], table.concat(names, "-")))
+  table.insert(M.definitions.rna, torsion(OWN[k], table.concat(names, "-"), FROM[k]))
 end
 
 local function difference(x, i, y, j)

@@ -36,7 +36,8 @@ function M.describe(values)
   for _, v in ipairs(list) do sum = sum + v end
   local mean = sum / n
   for _, v in ipairs(list) do square = square + (v - mean) ^ 2 end
-  return { n = n, mean = mean, sd = math.sqrt(square / math.max(n - 1, 1)), min = at(list, 0), q25 = at(list, 0.25),
+  local sd = n > 0 and math.sqrt(square / math.max(n - 1, 1)) or 0 / 0
+  return { n = n, mean = mean, sd = sd, min = at(list, 0), q25 = at(list, 0.25),
            median = at(list, 0.5), q75 = at(list, 0.75), max = at(list, 1) }
 end
 

@@ -4,8 +4,8 @@
 --     mf.picture.sheet("samples.svg", { { structure = s, label = "100 residues" }, ... })
 --
 -- Proteins: helices are wide ribbons, strands arrows, the rest a tube, by DSSP. Nucleic acids: a tube along C4' with a rung toward
--- each base. Colours run from blue at the first residue (N or 5' end) to red at the last; what is far is pale. The eye looks along
--- the axis of least spread.
+-- each base. What is too far apart to be bonded is joined by a thin grey line. Colours run from blue at the first residue (N or 5'
+-- end) to red at the last; what is far is pale. The eye looks along the axis of least spread.
 -- @module moonfold.picture
 
 local chemistry = require "moonfold.chemistry"
@@ -30,8 +30,6 @@ local function points_of(x, mask, column, n, width)
   return list
 end
 
-local FAR = { protein = 4.5, rna = 8 }          -- angstrom between neighbours of a trace that are not bonded
-
 -- Whether residues are missing before residue i at p: the sequence says so, or the author's numbers where it is far.
 local function gap_before(chain, i, p, last, far)
   if chain.labels[i] - chain.labels[i - 1] > 1 then return true end
@@ -53,7 +51,7 @@ local function chains_of(s, model)
       local run
       for i = 1, n do
         if columns[1][i] then
-          if not run or gap_before(chain, i, columns[1][i], run.trace[#run.trace], FAR[kind]) then
+          if not run or gap_before(chain, i, columns[1][i], run.trace[#run.trace], ribbon.FAR[kind]) then
             run = { kind = kind, trace = {}, bases = {}, letters = {}, first = i, of = n }
             if kind == "protein" then run.oxygen = {} end
             list[#list + 1] = run
@@ -78,6 +76,7 @@ local STOPS = {
   { 0.16, 0.27, 0.80 }, { 0.10, 0.58, 0.87 }, { 0.12, 0.70, 0.52 }, { 0.55, 0.76, 0.22 }, { 0.98, 0.78, 0.16 },
   { 0.95, 0.48, 0.13 }, { 0.80, 0.15, 0.17 },
 }
+local BROKEN, THIN = { 0.62, 0.62, 0.62 }, 0.12         -- colour and half width in angstrom of what cannot be bonded
 local CLASSES = { H = { 0.82, 0.22, 0.30 }, E = { 0.93, 0.72, 0.16 }, C = { 0.55, 0.60, 0.66 } }
 
 local function rainbow(share)
@@ -108,7 +107,11 @@ local function beside_of(along)
 end
 
 -- Both edges of a piece at one of its ends: a tube shows its width to the eye, a ribbon its own, but never less than its thickness.
-local function corners(p, stop, across, beside, sign)
+local function corners(p, stop, across, beside, sign, broken)
+  if broken then
+    local x, y = THIN * beside[1], THIN * beside[2]
+    return { p[1] + x, p[2] + y, p[3] }, { p[1] - x, p[2] - y, p[3] }
+  end
   local x = stop.width * (stop.flat * across[1] + (1 - stop.flat) * sign * beside[1])
   local y = stop.width * (stop.flat * across[2] + (1 - stop.flat) * sign * beside[2])
   local wide = sign * (x * beside[1] + y * beside[2])
@@ -153,8 +156,8 @@ local function scene(s, model, steps, colour)
       local turns = 0
       for k = 1, 2 do turns = turns + across[k][1] * beside[k][1] + across[k][2] * beside[k][2] end
       local sign = turns >= 0 and 1 or -1
-      local a1, a2 = corners(a, piece.from, across[1], beside[1], sign)
-      local b1, b2 = corners(b, piece.to, across[2], beside[2], sign)
+      local a1, a2 = corners(a, piece.from, across[1], beside[1], sign, piece.broken)
+      local b1, b2 = corners(b, piece.to, across[2], beside[2], sign, piece.broken)
       local along = ribbon.sub(b, a)
       local normal = ribbon.unit(ribbon.cross(along, across[1]), { 0, 0, 1 })
       local flat = (piece.from.flat + piece.to.flat) / 2
@@ -163,7 +166,8 @@ local function scene(s, model, steps, colour)
       -- the side toward the inside of the bend is darker, so that one sees which way a helix turns
       local inside = ribbon.dot(normal, turned(piece.inward)) * normal[3] > 0
       if flat > 0.5 and piece.class == "H" and inside then shade = 0.72 * shade end
-      put { points = { a1, b1, b2, a2 }, z = (a[3] + b[3]) / 2, colour = paint(piece.share, piece.class), shade = shade }
+      local tint = piece.broken and BROKEN or paint(piece.share, piece.class)
+      put { points = { a1, b1, b2, a2 }, z = (a[3] + b[3]) / 2, colour = tint, shade = shade }
     end
   end
   table.sort(items, function(a, b) return a.z < b.z end)

@@ -21,9 +21,12 @@ local function mixed(a, b, u) return { a[1] + u * (b[1] - a[1]), a[2] + u * (b[2
 
 M.sub, M.add, M.dot, M.cross, M.unit = sub, add, dot, cross, unit
 
+--- Angstrom between neighbours of a trace that can hardly be bonded.
+M.FAR = { protein = 4.5, rna = 8 }
+
 -- half widths in angstrom
 local WIDTH = { H = 1.45, E = 1.25, C = 0.32 }
-local ARROW, TUBE = 2.3, { protein = 0.32, rna = 0.75 }
+local ARROW, TUBE = 2.3, { protein = 0.32, rna = 0.75 }       -- barbs of a strand; tubes
 
 -- Across the chain at each residue: in the plane of the peptides before and behind it, turned so that neighbours agree.
 local function across(trace, oxygen)
@@ -95,7 +98,7 @@ end
 --   `flat`: 0 tube to 1 ribbon }, `inward`, `share`: of the way along the chain, `class`
 function M.pieces(chain, steps)
   local trace, classes, n = chain.trace, chain.classes, #chain.trace
-  local directions, tube = across(trace, chain.oxygen), TUBE[chain.kind] or TUBE.protein
+  local directions, tube = across(trace, chain.oxygen), TUBE[chain.kind]
   local list = {}
   local function stop(i, u)
     local point, tangent = curve_at(trace, i, u)
@@ -103,13 +106,15 @@ function M.pieces(chain, steps)
     side = unit(add(side, tangent, -dot(side, tangent)), directions[i])
     return { at = point, along = tangent, across = side, width = width_at(classes, i, u, tube), flat = flat_at(classes, i, u) }
   end
+  local far = M.FAR[chain.kind]
   for i = 1, n - 1 do
-    local before = stop(i, 0)
+    local before, along = stop(i, 0), sub(trace[i + 1], trace[i])
+    local broken = dot(along, along) > far * far
     for k = 1, steps do
       local behind = stop(i, k / steps)
       local near = (k - 0.5) / steps < 0.5 and i or i + 1
       list[#list + 1] = {
-        from = before, to = behind, inward = inward(trace, near), class = classes:sub(near, near),
+        from = before, to = behind, inward = inward(trace, near), class = classes:sub(near, near), broken = broken,
         share = n > 1 and (i - 1 + (k - 0.5) / steps) / (n - 1) or 0,
       }
       before = behind
