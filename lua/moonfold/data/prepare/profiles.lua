@@ -6,8 +6,8 @@
 --
 -- An option that the user gives stands over the profile's. `compat` turns to what the peers' scripts do where they differ from
 -- their papers: radii of gyration are held against the polynomial at length - 1, positions of proteins are author numbers, files
--- of several protein chains pass, chains of an RNA follow one another without a gap, chain ids differ in more than their case, and
--- one atom makes a residue valid, CA or (meant to be C4') C2'.
+-- of several protein chains pass, chains of an RNA follow one another without a gap, of chains whose ids differ in case alone the
+-- last stands for all, and one atom makes a residue valid: CA, or C2' where C4' was meant.
 -- @module moonfold.data.prepare.profiles
 
 local fail = require "moonfold.fail"
