@@ -34,55 +34,55 @@ local program = {
   { "pictures", "integer", 4, "samples drawn of each length" },
   { "diversity", "boolean", false, "cluster the samples by structural alignment (TMalign)" },
   { "cut", "number", OPTIONAL, "TM-score of a cluster; 0.5 for proteins, 0.45 for RNA" },
-  { "nearest", "boolean", false, "the nearest data to each sample by structural alignment (TMalign; RNA: an approximation)" },
+  { "nearest", "boolean", false, "nearest data to each sample by TMalign; RNA: of C3' traces, an approximation of RNA-align" },
   { "nearest_n", "integer", 100, "entries each sample is aligned with: those nearest in length; 0 for all" },
   { "jobs", "integer", 0, "alignments at once, 0 for one a core" },
   { "seed", "integer", 123, "of the choice of references" },
 }
 local o = command.parse(arg, program)
-if o.reference ~= "frames" and o.reference ~= "atoms" then
-  command.stop(program, "reference=%s is neither frames nor atoms", o.reference)
-end
-if (o.diversity or o.nearest) and not mf.metrics.align.available() then
-  command.stop(program, "diversity and nearest need TMalign, which is not on the PATH (Debian package tm-align)")
-end
-if o.jobs < 1 then o.jobs = pool.cores() end
 
-local function attempt(...) return command.attempt(program, ...) end
-
-local samples, kind = attempt(read_samples, o.samples)
-local set = attempt(mf.data.open, o.data)
-if set.kind ~= kind then command.stop(program, "the samples are %s, %s holds %s", kind, o.data, set.kind) end
-if o.split then set = attempt(set.view, set, { split = o.split }) end
-if o.reference == "atoms" and not set.container.atom_names then
-  command.stop(program, "reference=atoms: %s has no atoms (prepare writes them with atoms=backbone)", o.data)
-end
-files.make_folder(o.out)
-print(("%d %s samples of %s, %s"):format(#samples, kind, o.samples, tostring(set)))
-
-local bar
-local function show(label)
-  bar = progress { label = label, total = 1 }
-  return function(done, total)
-    bar.total = total
-    bar:update(done)
+command.run(program, function()
+  if o.reference ~= "frames" and o.reference ~= "atoms" then
+    command.stop(program, "reference=%s is neither frames nor atoms", o.reference)
   end
-end
+  if (o.diversity or o.nearest) and not mf.metrics.align.available() then
+    command.stop(program, "diversity and nearest need TMalign, which is not on the PATH (Debian package tm-align)")
+  end
+  if o.jobs < 1 then o.jobs = pool.cores() end
 
-local lengths = attempt(measure.lengths, samples, set, o, show "measure")
-bar:done(("%d lengths"):format(#lengths))
-local comparison = measure.compare(kind, lengths)
-local result = { kind = kind, options = o, count = #samples, lengths = lengths, distributions = comparison }
-if o.diversity then
-  result.diversity = attempt(measure.diversity, samples, kind, o, show "clusters")
-  bar:done(("%d clusters"):format(result.diversity.clusters))
-end
-if o.nearest then
-  result.nearest = attempt(measure.nearest, samples, set, o, show "align")
-  bar:done()
-end
+  local samples, kind = read_samples(o.samples)
+  local set = mf.data.open(o.data)
+  if set.kind ~= kind then command.stop(program, "the samples are %s, %s holds %s", kind, o.data, set.kind) end
+  if o.split then set = set:view { split = o.split } end
+  if o.reference == "atoms" and not set.container.atom_names then
+    command.stop(program, "reference=atoms: %s has no atoms (prepare writes them with atoms=backbone)", o.data)
+  end
+  files.make_folder(o.out)
+  print(("%d %s samples of %s, %s"):format(#samples, kind, o.samples, tostring(set)))
 
-print(report.text(result))
-print()
-for _, path in ipairs(report.write(o.out, samples, result)) do print(path) end
-for _, path in ipairs(report.draw(o.out, result, o.pictures)) do print(path) end
+  local bar
+  local function show(label)
+    bar = progress { label = label, total = 1 }
+    return function(done, total)
+      bar.total = total
+      bar:update(done)
+    end
+  end
+
+  local lengths = measure.lengths(samples, set, o, show "measure")
+  bar:done(("%d lengths"):format(#lengths))
+  local result = { kind = kind, options = o, count = #samples, lengths = lengths, distributions = measure.compare(kind, lengths) }
+  if o.diversity then
+    result.diversity = measure.diversity(samples, kind, o, show "clusters")
+    bar:done(("%d clusters"):format(result.diversity.clusters))
+  end
+  if o.nearest then
+    result.nearest = measure.nearest(samples, set, o, show "align")
+    bar:done()
+  end
+
+  print(report.text(result))
+  print()
+  for _, path in ipairs(report.write(o.out, samples, result)) do print(path) end
+  for _, path in ipairs(report.draw(o.out, result, o.pictures)) do print(path) end
+end)

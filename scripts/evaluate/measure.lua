@@ -99,16 +99,40 @@ function M.diversity(samples, kind, o, show)
   return { cut = cut, clusters = #clusters, diversity = #clusters / #samples }
 end
 
+-- The entries that are among the `most` nearest in length of some sample: a set of any size is not read whole.
+local function candidates(samples, set, most)
+  if not most or most >= set.count then return set end
+  local seen, wanted, list = {}, {}, {}
+  for _, specimen in ipairs(samples) do
+    local length, order = specimen.length, {}
+    if not seen[length] then
+      seen[length] = true
+      for i = 1, set.count do order[i] = i end
+      table.sort(order, function(a, b)
+        local u, v = math.abs(set:length(a) - length), math.abs(set:length(b) - length)
+        if u ~= v then return u < v end
+        return a < b
+      end)
+      for k = 1, most do wanted[order[k]] = true end
+    end
+  end
+  for i = 1, set.count do
+    if wanted[i] then list[#list + 1] = i end
+  end
+  return set:view { entries = list }
+end
+
 --- The nearest entries of the data.
 function M.nearest(samples, set, o, show)
   local references, names = {}, {}
-  for i = 1, set.count do
-    local specimen = mf.metrics.specimen.of_window(set, i)
+  local most = o.nearest_n > 0 and o.nearest_n or nil
+  local near = candidates(samples, set, most)
+  for i = 1, near.count do
+    local specimen = mf.metrics.specimen.of_window(near, i)
     if specimen.length > 0 then
-      references[#references + 1], names[#names + 1] = mf.metrics.align.trace(specimen), set:entry(i).name
+      references[#references + 1], names[#names + 1] = mf.metrics.align.trace(specimen), near:entry(i).name
     end
   end
-  local most = o.nearest_n > 0 and o.nearest_n or nil
   local list = mf.metrics.nearest(traces_of(samples), references, { most = most, jobs = o.jobs, progress = show })
   local tm, tm_reference = {}, {}
   for k, best in ipairs(list) do

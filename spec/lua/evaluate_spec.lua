@@ -340,6 +340,24 @@ describe("scripts/evaluate.lua #slow", function()
     end
   end)
 
+  it("measures RNA against the atoms of the files, with few of the nearest in length", function()
+    if not files.exists(moonfold) then return pending "the program is not built" end
+    local list, path = { atom_names = mf.atoms.rna.names }, folder .. "/rna.safetensors"
+    for k, n in ipairs { 12, 13, 30, 31 } do
+      list[k] = entry_of(rna_of(n, k), "r" .. k)
+      list[k].atoms = rna_of(n, k):atoms()
+      list[k].atom_mask = mf.ones(n, 12):bool()
+    end
+    mf.data.write(path, "rna", list)
+    local with = align.available() and " nearest=yes nearest_n=1" or ""
+    local text = evaluate(("samples=%s/rna data=%s reference=atoms pictures=0%s"):format(folder, path, with))
+    assert.truthy(text:find("1 rna samples", 1, true), text)
+    local summary = json.decode(support.read_file(folder .. "/out/summary.json"))
+    assert.same({ 12, 2 }, { summary.lengths[1].length, summary.lengths[1].data_whole })
+    assert.is_true(summary.distributions.c4_c4.wasserstein < 0.01)
+    if align.available() then assert.same({ 1, 1 }, { summary.nearest.entries, summary.nearest.tm.n }) end
+  end)
+
   it("says what it cannot measure", function()
     if not files.exists(moonfold) then return pending "the program is not built" end
     for words, message in pairs {
