@@ -13,7 +13,7 @@ local options = require "moonfold.options"
 
 local known = {
   "gemm", "kernel", "geometry", "layer", "model", "sampling", "memory", "precision", "determinism", "profile", "overhead",
-  "rows", "agreement", "batches", "structures", "lengths",
+  "rows", "agreement", "batches", "structures", "lengths", "prefetch",
 }
 
 local program = {
@@ -23,9 +23,11 @@ local program = {
   { "batches", "paths", options.OPTIONAL, "packs, as 39x512, or 64x64-512 for lengths between; on a GPU 39x512" },
   { "widths", "paths", options.OPTIONAL, "of the kernel case: query and value, as 158x228" },
   { "structures", "paths", options.OPTIONAL, "files: of the case structures; precision and agreement take their longest chains" },
-  { "presets", "words", { "rna_frameflow/flash", "rna_frameflow/base", "foldflow/flash", "foldflow/base" }, "of the lengths case" },
-  { "small", "boolean", false, "its models at a tenth of their widths: to see it work" },
-  { "memory", "number", options.OPTIONAL, "GiB that its tensors may take, by default what the device has" },
+  { "presets", "words", { "rna_frameflow/flash", "rna_frameflow/base", "foldflow/flash", "foldflow/base" },
+    "of the cases lengths and prefetch" },
+  { "small", "boolean", false, "their models at a tenth of their widths: to see it work" },
+  { "memory", "number", options.OPTIONAL, "GiB that tensors of the lengths case may take, by default what the device has" },
+  { "data", "path", options.OPTIONAL, "data set of the prefetch case; by default one is made" },
   { "mode", "string", "flash_1d_bias", "of the profile case's model, or layer" },
   { "blocks", "integer", 6, "of the model" },
   { "node", "integer", 256, "channels of the model" },

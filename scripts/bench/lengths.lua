@@ -18,10 +18,6 @@ local LONG = 5                  -- seconds: what takes longer is measured once
 local USABLE = 0.92             -- of a GPU's memory: contexts and what kernels work in are not in a plan
 local RECOMPUTED = 4096         -- residues from which models recompute attention by themselves (models.trunk)
 local PAPER = { ["rna_frameflow L=2048"] = 30 }
-local SMALL = {
-  node = 32, edge = 16, hidden = 8, heads = 2, query_points = 2, value_points = 4, blocks = 4, neighbours = 8, feat = 16,
-  transformer_heads = 2, transformer_layers = 1,
-}
 
 local function collect(device)
   collectgarbage()
@@ -124,8 +120,8 @@ return function(o, report)
     report {
       "lengths", name, "recompute", checkpoint and "blocks" or length >= RECOMPUTED and "attention" or "no",
       "step_ms", step and step.seconds * 1e3 or "-", "how", step and step.how or "-", "step_MB", megabytes(step),
-      "plan_MB", plan.training / 1e6, "sampling_s", sampled and sampled.seconds or "-", "sampling_MB", megabytes(sampled),
-      "plan_MB ", plan.sampling / 1e6, "note", table.concat(notes, ", "),
+      "step_plan_MB", plan.training / 1e6, "sampling_s", sampled and sampled.seconds or "-", "sampling_MB", megabytes(sampled),
+      "sampling_plan_MB", plan.sampling / 1e6, "note", table.concat(notes, ", "),
     }
     return step, sampled
   end
@@ -144,7 +140,7 @@ return function(o, report)
         drop()
         local options = { checkpoint = checkpoint or nil }
         for key, value in pairs(preset.model) do options[key] = value end
-        for key, value in pairs(o.small and SMALL or {}) do options[key] = value end
+        for key, value in pairs(o.small and o.measure.small or {}) do options[key] = value end
         if mf.models[preset.kind].defaults.torsions then options.torsions = preset.flow.profile end
         current = { checkpoint = checkpoint, model = o.measure.fill(mf.models[preset.kind](options), 0.1) }
       end

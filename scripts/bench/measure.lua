@@ -107,6 +107,12 @@ return function(o)
     return out.translations:square():mean() + out.rotations:square():mean()
   end
 
+  -- What small=yes makes of a preset's model.
+  M.small = {
+    node = 32, edge = 16, hidden = 8, heads = 2, query_points = 2, value_points = 4, blocks = 4, neighbours = 8, feat = 16,
+    transformer_heads = 2, transformer_layers = 1,
+  }
+
   -- The default layer; what one is asked for a pack, dense pairs or factors, and a cotangent of its result.
   M.widths = { dim = 256, edge = 128, heads = 8, hidden = 128, query_points = 8, value_points = 12, rank = 2 }
   function M.layer_call(pack, pairs)
