@@ -24,73 +24,78 @@ local program = {
   { "steps", "integer", options.OPTIONAL, "look at the first so many steps alone" },
 }
 local o = command.parse(arg, program)
-local ending = o.out:match "%.(%w+)$"
-if ending ~= "svg" and ending ~= "png" then command.stop(program, "out=%s ends neither in .svg nor in .png", o.out) end
-
-local c = command.attempt(program, compare.runs, o.runs, { names = o.names, window = o.window, steps = o.steps })
 
 local NONE = 0 / 0
-local heading = { "run", "parameters", "steps", "loss" }
-for _, term in ipairs(c.terms) do heading[#heading + 1] = term end
-for _, name in ipairs { "steps/s", "residues/s", "peak", "outcome" } do heading[#heading + 1] = name end
-local rows = {}
-for k, run in ipairs(c.runs) do
-  local row = { run.name, run.parameters and words.thousands(run.parameters) or "-", run.steps, run.loss or NONE }
-  for _, term in ipairs(c.terms) do row[#row + 1] = run.terms[term] or NONE end
-  row[#row + 1] = run.steps_per_second or NONE
-  row[#row + 1] = run.residues_per_second and math.floor(run.residues_per_second + 0.5) or NONE
-  row[#row + 1] = run.peak_bytes and words.bytes(run.peak_bytes) or "-"
-  row[#row + 1] = run.outcome or "-"
-  rows[k] = row
+
+local function runs_table(c)
+  local heading, rows = { "run", "parameters", "steps", "loss" }, {}
+  for _, term in ipairs(c.terms) do heading[#heading + 1] = term end
+  for _, name in ipairs { "steps/s", "residues/s", "peak", "outcome" } do heading[#heading + 1] = name end
+  for k, run in ipairs(c.runs) do
+    local row = { run.name, run.parameters and words.thousands(run.parameters) or "-", run.steps, run.loss or NONE }
+    for _, term in ipairs(c.terms) do row[#row + 1] = run.terms[term] or NONE end
+    row[#row + 1] = run.steps_per_second or NONE
+    row[#row + 1] = run.residues_per_second and math.floor(run.residues_per_second + 0.5) or NONE
+    row[#row + 1] = run.peak_bytes and words.bytes(run.peak_bytes) or "-"
+    row[#row + 1] = run.outcome or "-"
+    rows[k] = row
+  end
+  return columns(heading, rows)
 end
-print(columns(heading, rows))
 
 local function spread(moments)
   if moments.n == 0 then return "-" end
   return moments.deviation and ("%.4f +- %.4f"):format(moments.mean, moments.deviation) or ("%.4f"):format(moments.mean)
 end
 
-heading, rows = { "group", "seeds", "loss" }, {}
-for _, term in ipairs(c.terms) do heading[#heading + 1] = term end
-for k, group in ipairs(c.groups) do
-  rows[k] = { group.name, #group.runs, spread(group.loss) }
-  for _, term in ipairs(c.terms) do table.insert(rows[k], spread(group.terms[term])) end
-end
-print("\n" .. columns(heading, rows) .. "\n")
-
-for _, group in ipairs(c.groups) do
-  local a = group.against
-  if a then
-    local number = a.difference and (" by %+.4f"):format(a.difference) or ""
-    local reason = a.reason and (" (%s)"):format(a.reason) or (" (standard error %.4f, p = %.3g)"):format(a.error, a.p)
-    print(("%s against %s: %s%s%s"):format(group.name, c.groups[1].name, a.verdict, number, reason))
+local function groups_table(c)
+  local heading, rows = { "group", "seeds", "loss" }, {}
+  for _, term in ipairs(c.terms) do heading[#heading + 1] = term end
+  for k, group in ipairs(c.groups) do
+    rows[k] = { group.name, #group.runs, spread(group.loss) }
+    for _, term in ipairs(c.terms) do table.insert(rows[k], spread(group.terms[term])) end
   end
+  return columns(heading, rows)
+end
+
+local function verdict(c, group)
+  local a = group.against
+  local number = a.difference and (" by %+.4f"):format(a.difference) or ""
+  local reason = a.reason and (" (%s)"):format(a.reason) or (" (standard error %.4f, p = %.3g)"):format(a.error, a.p)
+  return ("%s against %s: %s%s%s"):format(group.name, c.groups[1].name, a.verdict, number, reason)
 end
 
 -- What a JSON file is told: numbers and texts, neither logs nor lists of runs within groups.
-local function told(list, kept)
-  local result = json.array {}
-  for k, item in ipairs(list) do
-    result[k] = {}
-    for _, key in ipairs(kept) do result[k][key] = item[key] end
+local function told(c)
+  local function picked(list, kept)
+    local result = json.array {}
+    for k, item in ipairs(list) do
+      result[k] = {}
+      for _, key in ipairs(kept) do result[k][key] = item[key] end
+    end
+    return result
   end
-  return result
+  return {
+    runs = picked(c.runs, {
+      "name", "group", "folder", "seed", "parameters", "steps", "window", "loss", "terms", "seconds", "steps_per_second",
+      "residues_per_second", "peak_bytes", "hardware", "outcome",
+    }),
+    groups = picked(c.groups, { "name", "loss", "terms", "against" }),
+  }
 end
-local groups = told(c.groups, { "name", "loss", "terms", "against" })
-for k, group in ipairs(c.groups) do
-  groups[k].runs = json.array {}
-  for i, run in ipairs(group.runs) do groups[k].runs[i] = run.name end
-end
-local table_path = o.out:gsub("%.%w+$", ".json")
-command.attempt(program, files.replace, table_path, json.encode {
-  runs = told(c.runs, {
-    "name", "group", "folder", "seed", "parameters", "steps", "window", "loss", "terms", "seconds", "steps_per_second",
-    "residues_per_second", "peak_bytes", "hardware", "outcome",
-  }), groups = groups,
-} .. "\n")
 
-if journal.panels(o.out, compare.panels(c), { title = "training", xlabel = "step" }) then
-  print(("%s, %s"):format(o.out, table_path))
-else
-  print(("%s; no picture: gnuplot is not there or refused (package gnuplot-nox)"):format(table_path))
-end
+command.run(program, function()
+  local ending = o.out:match "%.(%w+)$"
+  if ending ~= "svg" and ending ~= "png" then command.stop(program, "out=%s ends neither in .svg nor in .png", o.out) end
+  local c = compare.runs(o.runs, { names = o.names, window = o.window, steps = o.steps })
+  print(runs_table(c))
+  print("\n" .. groups_table(c) .. "\n")
+  for _, group in ipairs(c.groups) do if group.against then print(verdict(c, group)) end end
+  local path = o.out:gsub("%.%w+$", ".json")
+  files.replace(path, json.encode(told(c)) .. "\n")
+  if journal.panels(o.out, compare.panels(c), { title = "training", xlabel = "step" }) then
+    print(("%s, %s"):format(o.out, path))
+  else
+    print(("%s; no picture: gnuplot is not there or refused (package gnuplot-nox)"):format(path))
+  end
+end)

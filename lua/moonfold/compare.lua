@@ -170,7 +170,6 @@ end
 
 -- Why the losses of two runs cannot be compared, or nil.
 local function unlike(a, b)
-  if a.steps ~= b.steps then return ("%d and %d steps: give steps=%d"):format(a.steps, b.steps, math.min(a.steps, b.steps)) end
   local x, y = a.options or {}, b.options or {}
   local keys = {}
   for _, key in ipairs(LOSS) do keys[#keys + 1] = "flow." .. key end
@@ -183,6 +182,7 @@ local function unlike(a, b)
   for _, key in ipairs(keys) do
     if x[key] ~= y[key] then return ("the losses differ in %s"):format(key) end
   end
+  if a.steps ~= b.steps then return ("%d and %d steps: give steps=%d"):format(a.steps, b.steps, math.min(a.steps, b.steps)) end
 end
 
 -- What is to be said of a group beside the first.

@@ -124,7 +124,7 @@ end
 
 local COLOURS = { "#0b6fb8", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#555555" }
 local PANEL_WIDTH, PANEL_HEIGHT = 460, 300
-local DECADES = 5        -- an axis is logarithmic where values differ by more than this factor
+local FACTOR = 5         -- an axis is logarithmic where values differ by more than this factor
 
 -- The least and the greatest of all that a panel shows.
 local function range_of(panel)
@@ -135,6 +135,15 @@ local function range_of(panel)
     end
   end
   return low, high
+end
+
+-- An axis with marks at 1, 2 and 5 of each decade: gnuplot's own may show a single one.
+local function logarithmic_axis(low, high)
+  local marks = {}
+  for decade = math.floor(math.log10(low)), math.floor(math.log10(high)) do
+    for _, digit in ipairs { 1, 2, 5 } do marks[#marks + 1] = ("%.9g"):format(digit * 10 ^ decade) end
+  end
+  return ("set logscale y; set yrange [%.9g:%.9g]; set ytics (%s)"):format(0.9 * low, 1.1 * high, table.concat(marks, ", "))
 end
 
 --- Draws panels of curves in one picture, the legend in the first.
@@ -170,9 +179,8 @@ function M.panels(picture, panels, o)
     end
     for _, plot in ipairs(plots) do behind[#behind + 1] = plot end
     rest[#rest + 1] = "set title " .. M.quoted(panel.title)
-    local logarithmic = low > 0 and high > DECADES * low
-    rest[#rest + 1] = logarithmic and ("set logscale y; set yrange [%.9g:%.9g]"):format(0.9 * low, 1.1 * high)
-      or "unset logscale y; set yrange [*:*]"
+    local logarithmic = low > 0 and high > FACTOR * low
+    rest[#rest + 1] = logarithmic and logarithmic_axis(low, high) or "unset logscale y; set yrange [*:*]; set ytics auto"
     rest[#rest + 1] = p == 1 and "set key top right" or "unset key"
     rest[#rest + 1] = "plot " .. table.concat(behind, ", ")
   end
