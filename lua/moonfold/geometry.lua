@@ -6,6 +6,7 @@ local T = require "moonfold.types"
 local fail = require "moonfold.fail"
 
 local C, out, out2, out3, again, check, adopt = F.C, F.out, F.out2, F.out3, F.again, F.check, F.adopt
+local is_tensor = F.is_tensor
 
 local M = {}
 
@@ -277,17 +278,32 @@ function M.frames_update(q, t, update, mask)
   return two(C.mf_frames_update, q, t, update, mask)
 end
 
---- The cheapest assignment of columns to rows of a square cost table, exactly.
--- @tparam table cost rows of numbers
--- @treturn table the row of each column, from 1
-function M.assignment(cost)
-  if type(cost) ~= "table" then T.bad_argument("assignment", 1, "a table of rows", cost) end
+-- A square table of numbers or tensor as doubles in row-major order, and its side.
+local function square_of(cost)
+  if is_tensor(cost) then
+    local n = cost:ndim() == 2 and cost:size(1)
+    if n ~= cost:size(-1) then fail("assignment: shape (%s) must be (n, n)", table.concat(cost:shape(), ", ")) end
+    local x = cost:detach():to("cpu"):double():contiguous()
+    local values = ffi.new("double[?]", n * n + 1)
+    check(C.mf_tensor_read(values, 8 * n * n, x))
+    return values, n
+  end
+  if type(cost) ~= "table" then T.bad_argument("assignment", 1, "a table of rows or a tensor", cost) end
   local n = #cost
-  local values, rows = ffi.new("double[?]", n * n + 1), ffi.new("int32_t[?]", n + 1)
+  local values = ffi.new("double[?]", n * n + 1)
   for i = 1, n do
     if type(cost[i]) ~= "table" or #cost[i] ~= n then fail("assignment: row %d must have %d numbers", i, n) end
     for j = 1, n do values[(i - 1) * n + j - 1] = T.number_argument("assignment", 1, cost[i][j]) end
   end
+  return values, n
+end
+
+--- The cheapest assignment of columns to rows of a square cost table, exactly.
+-- @tparam table|tensor cost rows of numbers, or (n, n)
+-- @treturn table the row of each column, from 1
+function M.assignment(cost)
+  local values, n = square_of(cost)
+  local rows = ffi.new("int32_t[?]", n + 1)
   check(C.mf_assignment(rows, values, n))
   local row_of = {}
   for j = 1, n do row_of[j] = rows[j - 1] + 1 end

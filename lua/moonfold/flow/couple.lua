@@ -8,6 +8,7 @@
 -- Where a batch is one protein many times over, there is nothing in it to tell apart: `beside` couples each of its examples, by
 -- the cost and the rules of `squared` and `sinkhorn`, among other proteins of the same length, with as much noise of its own.
 
+local ffi = require "ffi"
 local mf = require "moonfold"
 local segments = require "moonfold.flow.segments"
 
@@ -56,30 +57,32 @@ end
 -- @tparam boolean compat give data b the noise of the inverse permutation, as the original did
 -- @treturn tensor (N, 3)
 function M.kabsch(noise, data, weights, packing, compat)
-  local device, list, pairs_of = noise:device(), groups(packing, math.huge), {}
-  local matched = false
+  local device, list = noise:device(), groups(packing, math.huge)
+  local count, matched = 0, false
   for _, group in ipairs(list) do
-    group.first = #pairs_of / 2
-    for _, a in ipairs(group) do
-      for _, b in ipairs(group) do pairs_of[#pairs_of + 1], pairs_of[#pairs_of + 2] = a - 1, b - 1 end
-    end
-    matched = matched or #group > 1
+    group.first = count
+    count, matched = count + #group * #group, matched or #group > 1
   end
-  local pairs = mf.tensor(pairs_of, { dtype = "int32", device = device }):reshape(-1, 2)
+  -- a buffer, not a table: 512 sequences of one length are 262,144 pairs
+  local buffer, at_pair = ffi.new("int32_t[?]", 2 * count + 1), 0
+  for _, group in ipairs(list) do
+    for _, a in ipairs(group) do
+      for _, b in ipairs(group) do
+        buffer[at_pair], buffer[at_pair + 1] = a - 1, b - 1
+        at_pair = at_pair + 2
+      end
+    end
+  end
+  local pairs = mf.from_bytes(ffi.string(buffer, 8 * count), { count, 2 }, { dtype = "int32", device = device })
   local rotations, distances = mf.geometry.kabsch_pairs(noise, data, weights, packing, pairs)
-  distances = matched and distances:values()
+  distances = matched and distances:to "cpu"
 
   -- of each sequence: the residue where its noise begins, and the pair that says how it is turned
   local starts, turns = {}, {}
   for _, group in ipairs(list) do
     local n, row_of = #group, { 1 }
     if n > 1 then
-      local cost = {}
-      for a = 1, n do
-        cost[a] = {}
-        for b = 1, n do cost[a][b] = distances[group.first + (a - 1) * n + b] end
-      end
-      row_of = mf.geometry.assignment(cost)
+      row_of = mf.geometry.assignment(distances:narrow(1, group.first + 1, n * n):reshape(n, n))
       if compat then row_of = inverse(row_of) end
     end
     for b, i in ipairs(group) do
