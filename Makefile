@@ -224,7 +224,7 @@ check-threads: ## run what reads ahead on threads under ThreadSanitizer
 	    -L$(BUILD)/tsan -lmoonfold -Wl,-rpath,'$$ORIGIN'
 	$(Q)TSAN_OPTIONS=halt_on_error=1:report_bugs=1 OMP_NUM_THREADS=1 $(BUILD)/tsan/row_reader_threads $(BUILD)/tsan
 
-# A harness is one file, spec/fuzz/NAME_fuzz.c; spec/fuzz/corpus/NAME holds what it starts from. Linked with the objects, not the
+# A harness is one file, spec/fuzz/NAME_fuzz.c; spec/fuzz/corpus/NAME holds what it starts from, NAME.dict words of the format. Linked with the objects, not the
 # library: it may call what that hides.
 FUZZERS := $(patsubst spec/fuzz/%_fuzz.c,%,$(sort $(wildcard spec/fuzz/*_fuzz.c)))
 FUZZ    ?= $(FUZZERS)
@@ -235,12 +235,12 @@ fuzz: ## fuzz the readers of files with clang's libFuzzer (FUZZ="zip npy", FUZZ_
 	    SANITIZE="$(SANITIZERS) -fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined" $(FUZZ:%=$(BUILD)/fuzz/%_fuzz) >/dev/null
 	$(Q)for name in $(FUZZ); do echo "fuzz: $$name, $(FUZZ_SECONDS) s"; mkdir -p $(BUILD)/fuzz/corpus/$$name $(BUILD)/fuzz/found; \
 	    $(BUILD)/fuzz/$${name}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -artifact_prefix=$(BUILD)/fuzz/found/$$name- \
-	    -print_final_stats=1 $(BUILD)/fuzz/corpus/$$name spec/fuzz/corpus/$$name 2>$(BUILD)/fuzz/$$name.log || { tail -40 $(BUILD)/fuzz/$$name.log; exit 1; }; \
+	    -print_final_stats=1 $$([ ! -f spec/fuzz/$$name.dict ] || echo -dict=spec/fuzz/$$name.dict) $(BUILD)/fuzz/corpus/$$name spec/fuzz/corpus/$$name 2>$(BUILD)/fuzz/$$name.log || { tail -40 $(BUILD)/fuzz/$$name.log; exit 1; }; \
 	    grep -E '^stat::number_of_executed_units' $(BUILD)/fuzz/$$name.log; done
 
-$(BUILD)/%_fuzz: spec/fuzz/%_fuzz.c $(OBJECTS)
+$(BUILD)/%_fuzz: spec/fuzz/%_fuzz.c $(OBJECTS) $(wildcard spec/fuzz/*.h)
 	@echo "  link  $@"
-	$(Q)$(CC) $(ALLC) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(ALLC) -fsanitize=fuzzer -o $@ $(filter-out %.h,$^) $(LIBS)
 
 # NVIDIA's tools do not get along with LuaJIT's compiler: spec/cuda/sanitize.c calls every operator without it. Blocks of memory are
 # allocations of their own, so that the tools see where each ends. racecheck has to be read (cuda/README.md).

@@ -94,14 +94,7 @@ static const mf_cif_cell *either(const mf_cif_cell *cells, int a, int b) { retur
 static void one_line(char *text, size_t room, const mf_cif_cell *cell) {
     char digits[32];
     mf__span t = mf__cell_text(cell, digits);
-    size_t used = 0;
-    for (int64_t i = 0; i < t.bytes && used + 1 < room; i++) {
-        char c = t.at[i];
-        if (c == '\t' || c == '\n' || c == '\r') c = ' ';
-        if (c != ' ' || (used > 0 && text[used - 1] != ' ')) text[used++] = c;
-    }
-    while (used > 0 && text[used - 1] == ' ') used--;
-    text[used] = '\0';
+    mf__one_line(text, (int64_t)room, t.at, t.bytes);
 }
 
 static mf_status add_line(const mf__mmcif *m, int32_t *out, const mf_cif_cell *cell) {
@@ -247,6 +240,7 @@ static mf_status read_entity(mf__mmcif *m, const mf_cif_cell *cells) {
     MF_TRY(find_entity(m, &entity, &cells[0]));
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (is_text(&cells[1], types[i].type)) entity->kind = types[i].kind;
+    if (entity->kind != MF_ENTITY_UNKNOWN && entity->kind != MF_ENTITY_POLYMER) MF_TRY(mf__rows_add_ligand(m->rows, entity->id));
     return add_line(m, &entity->description, &cells[2]);
 }
 

@@ -133,6 +133,18 @@ mf_status mf__map_get(mf__map *map, int64_t **out, mf__key key, int64_t fresh) {
 
 void mf__map_free(mf__map *map) { free(map->slots); }
 
+int64_t mf__one_line(char *text, int64_t room, const char *from, int64_t bytes) {
+    int64_t used = 0;
+    for (int64_t i = 0; i < bytes && used + 1 < room; i++) {
+        char c = from[i];
+        if (c == '\t' || c == '\n' || c == '\r') c = ' ';
+        if (c != ' ' || (used > 0 && text[used - 1] != ' ')) text[used++] = c;
+    }
+    while (used > 0 && text[used - 1] == ' ') used--;
+    text[used] = '\0';
+    return used;
+}
+
 int mf__parse_int(int *out, const char *text, int64_t bytes) {
     int64_t i = 0, value = 0;
     int negative = bytes > 0 && text[0] == '-';

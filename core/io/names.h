@@ -44,6 +44,10 @@ mf__kind mf__residue_kind(const char *name);
 /* The standard residue of a code, "MET" for M of MF__AMINO: what a modified one derives from; NULL without one. */
 const char *mf__standard_residue(int polymer, char code);
 
+/* A text as one line, cut where there is no more room: line ends and tabs are blanks, one blank stands between words and none at the
+ * ends. The number of characters; `from` may be `text` itself. */
+int64_t mf__one_line(char *text, int64_t room, const char *from, int64_t bytes);
+
 /* Decimal numbers without the locale's decimal point. 1 when the whole text is one, else 0. */
 int mf__parse_real(double *out, const char *text, int64_t bytes);
 int mf__parse_int(int *out, const char *text, int64_t bytes);

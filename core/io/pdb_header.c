@@ -38,6 +38,12 @@ static void upper_case(char *p, int64_t n) {
         if (p[i] >= 'a' && p[i] <= 'z') p[i] = (char)(p[i] - 'a' + 'A');
 }
 
+/* A text is one line, as in mmCIF: what stands between words is one blank. */
+static mf_status add_line(mf_structure *s, int32_t *out, const char *text, int64_t bytes) {
+    char line[TEXT];
+    return mf__names_add(&s->names, out, line, mf__one_line(line, sizeof line, text, bytes));
+}
+
 /* Appends columns first.. to a text that goes over several lines. */
 static void append(char *text, size_t room, const char *at, int first) {
     int64_t n;
@@ -51,7 +57,7 @@ static mf_status read_header(mf_structure *s, const char *at) {
     static const char months[] = "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC";
     int64_t n;
     const char *p = mf__pdb_field(at, 63, 66, &n);
-    MF_TRY(mf__names_add(&s->names, &s->id, p, n));
+    MF_TRY(add_line(s, &s->id, p, n));
     char month[4] = {0};
     int day, year;
     p = at + 51;
@@ -75,7 +81,7 @@ static mf_status read_cell(mf_structure *s, const char *at) {
     }
     if (!mf__set_cell(s, cell)) return MF_OK;
     const char *p = mf__pdb_field(at, 56, 66, &n);
-    return mf__names_add(&s->names, &s->space_group, p, n);
+    return add_line(s, &s->space_group, p, n);
 }
 
 /* ---- sequences, molecules, ligands ---- */
@@ -138,7 +144,7 @@ static mf_status read_hetnam(mf__pdb_header *h, mf_structure *s, const char *at)
     if (used + (size_t)m + 1 >= sizeof text) return MF_OK;
     int hyphen = used > 0 && before[used - 1] == '-';    /* chemical names are cut there, without a blank */
     int bytes = snprintf(text, sizeof text, "%s%s%.*s", before, used && !hyphen ? " " : "", (int)m, name);
-    return mf__names_add(&s->names, &last->text, text, bytes);
+    return add_line(s, &last->text, text, bytes);
 }
 
 static mf_status read_modres(mf__rows *rows, const char *at) {
@@ -197,7 +203,7 @@ static mf_status read_assembly(mf_structure *s, const char *at) {
         a->count = oligomeric_count(p, n);
         if (n >= (int64_t)sizeof lower) return MF_OK;
         for (int64_t k = 0; k < n; k++) lower[k] = p[k] >= 'A' && p[k] <= 'Z' ? (char)(p[k] - 'A' + 'a') : p[k];
-        return mf__names_add(&s->names, &a->oligomer, lower, n);
+        return add_line(s, &a->oligomer, lower, n);
     }
     return MF_OK;
 }
@@ -251,7 +257,7 @@ static mf_status read_token(mf__pdb_header *h, mf_structure *s, const char *p, c
         MF_TRY(mf__reserve((void **)&h->molecules, h->n_molecules, &h->molecule_room, sizeof *h->molecules));
         h->molecules[h->n_molecules++] = 0;
     } else if (n == 8 && memcmp(p, "MOLECULE", 8) == 0 && h->n_molecules) {
-        return mf__names_add(&s->names, &h->molecules[h->n_molecules - 1], value, end - value);
+        return add_line(s, &h->molecules[h->n_molecules - 1], value, end - value);
     } else if (n == 5 && memcmp(p, "CHAIN", 5) == 0 && h->n_molecules) {
         while (value < end) {
             const char *comma = memchr(value, ',', (size_t)(end - value)), *stop = comma ? comma : end;
@@ -376,8 +382,8 @@ out:
 
 mf_status mf__pdb_header_end(mf__pdb_header *h, mf__rows *rows) {
     mf_structure *s = rows->s;
-    MF_TRY(mf__names_add(&s->names, &s->title, h->title, (int64_t)strlen(h->title)));
-    MF_TRY(mf__names_add(&s->names, &s->method, h->method, (int64_t)strlen(h->method)));
+    MF_TRY(add_line(s, &s->title, h->title, (int64_t)strlen(h->title)));
+    MF_TRY(add_line(s, &s->method, h->method, (int64_t)strlen(h->method)));
     MF_TRY(read_molecules(h, s));
     return h->n_chains ? declare(h, rows) : MF_OK;
 }

@@ -245,16 +245,24 @@ static mf_status plan_chain(mf__plan *p, const mf_structure *s, int64_t c, int o
     return MF_OK;
 }
 
+/* The first asym of a part, of those with a polymer if there are any; n_asyms where it has none. */
+static int64_t asym_of(const mf__plan *p, int64_t part) {
+    int64_t first = p->n_asyms;
+    for (int64_t a = p->n_asyms - 1; a >= 0; a--)
+        if (p->asyms[a].part == part && (first == p->n_asyms || p->asyms[a].polymer || !p->asyms[first].polymer)) first = a;
+    return first;
+}
+
 /* Sequences of the polymers that have none yet, and what they are where the structure does not say. */
 static mf_status finish_parts(mf__plan *p, const mf_structure *s) {
     for (int64_t i = 0; i < p->n_parts; i++) {
         mf__part *part = &p->parts[i];
-        int64_t a = 0;
-        while (a < p->n_asyms && p->asyms[a].part != i) a++;
+        const int64_t a = asym_of(p, i);
         const mf__chain *chain = a < p->n_asyms ? &s->chains[p->asyms[a].chain_index] : NULL;
         if (part->kind == MF_ENTITY_UNKNOWN) part->kind = chain && !p->asyms[a].polymer ? MF_ENTITY_NONPOLYMER : MF_ENTITY_POLYMER;
         if (part->kind != MF_ENTITY_POLYMER || part->units > 0) continue;
-        if (chain && chain->polymer != MF_POLYMER_NONE) part->polymer = chain->polymer;    /* seen, where a header may have guessed */
+        const int own = chain && (part->polymer == MF_POLYMER_NONE || p->text[chain->entity] == part->id);    /* not another polymer in the chain */
+        if (own && chain->polymer != MF_POLYMER_NONE) part->polymer = chain->polymer;    /* seen, where a header may have guessed */
         const mf__entity *stated = i < s->n_entities ? &s->entities[i] : NULL;    /* they were planned first, in their order */
         const mf__chain absent = {.polymer = part->polymer};
         int64_t first = p->n_units;

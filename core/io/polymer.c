@@ -32,6 +32,9 @@ static int may_join(const mf__residue *r, const mf__draft *d, mf__kind kind, int
     return ters == 0 && kind.polymer != MF__OTHER && backbone;
 }
 
+/* Does the file say so of its entity? */
+static int is_ligand(const mf__rows *rows, const mf__residue *r) { return r->entity < rows->n_facts && rows->facts[r->entity].ligand; }
+
 typedef struct census { int64_t amino, ribose, deoxy, plain, thymine, uracil, atom, last, first, count; int placed; } census;
 
 static void count_residue(census *c, const mf__residue *r, const mf__draft *d, mf__kind kind, const char *name) {
@@ -197,7 +200,7 @@ static mf_status describe(mf__rows *rows, const census *counts) {
         MF_TRY_OUT(mf__rows_kind(rows, &kind, r->name));
         r->code = kind.code;
         if (!d->polymer) r->label = 0;
-        else if (!rows->labelled && d->rival != i && rows->altlocs == MF_ALTLOC_ALL) r->label = s->residues[d->rival].label;
+        else if (!rows->labelled && d->rival != i && b->drafts[d->rival].polymer && rows->altlocs == MF_ALTLOC_ALL) r->label = s->residues[d->rival].label;
         else if (!rows->labelled && !counts[d->chain].placed && !d->loser) r->label = ++labels[d->chain];
         if (rows->declared) MF_TRY_OUT(find_entity(rows, i, kind, &counts[d->chain]));
     }
@@ -227,6 +230,7 @@ mf_status mf__find_polymers(mf__rows *rows) {
         if (d->loser) continue;
         mf__kind kind = rows->facts[r->name].kind;
         if (rows->labelled) d->polymer = r->label != 0 && kind.polymer != MF__WATER;
+        else if (is_ligand(rows, r)) d->polymer = 0;
         else if (!c->placed) d->polymer = (unsigned char)may_join(r, d, kind, b->states[d->chain].segments, before_ter(b, counts, i));
         else if (d->rival != i && rows->altlocs == MF_ALTLOC_ALL) d->polymer = b->drafts[d->rival].polymer;
         if (d->polymer) count_residue(c, r, d, kind, mf__name(&s->names, r->name));

@@ -90,6 +90,13 @@ mf_status mf__rows_add_polymer(mf__rows *rows, int32_t entity, int polymer) {
     return MF_OK;
 }
 
+mf_status mf__rows_add_ligand(mf__rows *rows, int32_t entity) {
+    mf__fact *fact = NULL;
+    MF_TRY(mf__rows_fact(rows, &fact, entity));
+    fact->ligand = 1;
+    return MF_OK;
+}
+
 /* ---- hash tables of numbers ---- */
 
 static uint64_t mix(uint64_t h, uint64_t v) {

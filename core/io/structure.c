@@ -209,7 +209,7 @@ int mf_structure_cell(double *cell, const mf_structure *s) {
 }
 
 int mf__set_cell(mf_structure *s, const double cell[6]) {
-    int is_none = cell[0] == 1 && cell[1] == 1 && cell[2] == 1;
+    int is_none = (cell[0] == 1 && cell[1] == 1 && cell[2] == 1) || !(cell[0] > 0 && cell[1] > 0 && cell[2] > 0);
     if (!is_none) memcpy(s->cell, cell, sizeof s->cell);
     return !is_none;
 }

@@ -83,6 +83,7 @@ typedef struct mf__fact {
     unsigned char flags;              /* what an atom of that name says of its residue */
     unsigned char knows_flags, knows_kind;
     signed char polymer;              /* of an entity's id: _entity_poly's type, MF_POLYMER_ */
+    unsigned char ligand;             /* of an entity's id: _entity's type says that it is no polymer */
     mf__kind kind;                    /* of a residue's name */
 } mf__fact;
 
@@ -111,6 +112,7 @@ mf_status mf__rows_add(mf__rows *rows, mf__row **out);
 mf_status mf__rows_ter(mf__rows *rows);    /* the chain of the last row ends here */
 mf_status mf__rows_add_parent(mf__rows *rows, const char *name, int64_t bytes, const char *parent, int64_t parent_bytes);
 mf_status mf__rows_add_polymer(mf__rows *rows, int32_t entity, int polymer);
+mf_status mf__rows_add_ligand(mf__rows *rows, int32_t entity);
 mf_status mf__rows_fact(mf__rows *rows, mf__fact **out, int32_t name);    /* stands until another is asked for */
 mf_status mf__rows_kind(mf__rows *rows, mf__kind *out, int32_t name);      /* of a residue's name: known, or what the file says of it */
 mf_status mf__assemble(mf__rows *rows);    /* after the last row */
@@ -122,7 +124,7 @@ void mf__rows_free(mf__rows *rows);
 mf_status mf__share_header(mf_structure *s);
 mf_status mf__structure_like(mf_structure **out, const mf_structure *s);    /* without chains; s has been shared */
 
-/* 0 for a cube of 1 angstrom, which says that there is no crystal. */
+/* 0 for a cube of 1 angstrom, which says that there is no crystal, and where a length is not above 0. */
 int mf__set_cell(mf_structure *s, const double cell[6]);
 /* Entities, their sequences and assemblies, in the order of the file. An entity is made when it is first named. */
 mf_status mf__find_entity(mf__entity **out, mf_structure *s, const char *id, int64_t bytes);

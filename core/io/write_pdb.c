@@ -59,6 +59,14 @@ static int six_columns(char *text, double value) {
     return 0;
 }
 
+/* A name, which blanks fill up to its columns. Line ends would break the line. */
+static mf_status check_name(const char *what, const char *name, size_t width) {
+    const size_t n = strlen(name);
+    int held = n <= width && (n == 0 || (name[0] != ' ' && name[n - 1] != ' '));
+    for (size_t i = 0; i < n; i++) held &= (unsigned char)name[i] >= ' ' && name[i] != 127;
+    return held ? MF_OK : too_wide(what, name);
+}
+
 static mf_status check_atom(const mf_structure *s, const mf__atom *atom) {
     char text[48];
     const double xyz[3] = {atom->x, atom->y, atom->z};
@@ -66,9 +74,8 @@ static mf_status check_atom(const mf_structure *s, const mf__atom *atom) {
         if (!(xyz[i] > -999.9995 && xyz[i] < 9999.9995)) return too_large("coordinate", xyz[i]);
     if (!six_columns(text, atom->occupancy)) return too_large("occupancy", atom->occupancy);
     if (!six_columns(text, atom->b)) return too_large("B factor", atom->b);
-    if (strlen(mf__name(&s->names, atom->name)) > 4) return too_wide("atom name", mf__name(&s->names, atom->name));
-    if (strlen(mf__name(&s->names, atom->element)) > 2) return too_wide("element", mf__name(&s->names, atom->element));
-    return MF_OK;
+    MF_TRY(check_name("atom name", mf__name(&s->names, atom->name), 4));
+    return check_name("element", mf__name(&s->names, atom->element), 2);
 }
 
 mf_status mf__pdb_holds(const mf_structure *s, int decimal) {
@@ -77,12 +84,14 @@ mf_status mf__pdb_holds(const mf_structure *s, int decimal) {
         end = mf__model_end(s, first);
         for (int64_t c = first; c < end; c++) {
             const mf__chain *chain = &s->chains[c];
-            if (strlen(mf__name(&s->names, chain->id)) > 1) return too_wide("chain id", mf__name(&s->names, chain->id));
+            MF_TRY(check_name("chain id", mf__name(&s->names, chain->id), 1));
             records++;
             for (int64_t r = chain->first_residue; r < chain->first_residue + chain->residues; r++) {
                 const mf__residue *residue = &s->residues[r];
-                if (strlen(mf__name(&s->names, residue->name)) > 3) return too_wide("residue name", mf__name(&s->names, residue->name));
+                MF_TRY(check_name("residue name", mf__name(&s->names, residue->name), 3));
                 if (residue->number < -999 || residue->number > (decimal ? 9999 : MAX_NUMBER)) return too_large("residue number", residue->number);
+                if (residue->insertion >= '0' && residue->insertion <= '9')    /* it would be a fifth digit of the number */
+                    return too_wide("insertion code", (char[]){residue->insertion, '\0'});
                 records += residue->atoms;
                 for (int64_t a = residue->first_atom; a < residue->first_atom + residue->atoms; a++) MF_TRY(check_atom(s, &s->atoms[a]));
             }
@@ -90,7 +99,7 @@ mf_status mf__pdb_holds(const mf_structure *s, int decimal) {
         if (records > (decimal ? 99999 : MAX_SERIAL)) return too_large("number of atoms", (double)records);
     }
     for (int64_t i = 0; i < s->n_monomers; i++)
-        if (strlen(mf__name(&s->names, s->monomers[i])) > 3) return too_wide("residue name", mf__name(&s->names, s->monomers[i]));
+        MF_TRY(check_name("residue name", mf__name(&s->names, s->monomers[i]), 3));
     for (int i = 0; i < 3; i++)
         if (!(s->cell[i] < 99999.9995)) return too_large("cell", s->cell[i]);
     return MF_OK;

@@ -1,0 +1,120 @@
+-- What fuzzing found (spec/fuzz): files that were read, written, and read back as something else. Each case is the least that
+-- shows it.
+local ffi = require "ffi"
+local structure = require "moonfold.structure_file"
+local difference = require("spec.support.structures").difference
+local support = require "spec.support"
+
+local C = require("moonfold.ffi").C
+local folder
+before_each(function()
+  folder = os.tmpname()
+  os.remove(folder)
+  assert(support.shell("mkdir " .. folder))
+end)
+after_each(function() support.shell("rm -rf " .. folder) end)
+
+local function again(s, ending)
+  s:write(folder .. "/x" .. ending)
+  return structure.read(folder .. "/x" .. ending, { altlocs = "all" })
+end
+
+local function parse(text) return structure.parse(text, { altlocs = "all" }) end
+
+local function entity(s, i)
+  local e = ffi.new "mf_entity_info"
+  assert.are.equal(C.MF_OK, C.mf_structure_entity(s.handle, i, e))
+  return e
+end
+
+local function atom(record, name, alt, residue, chain, number, x, element)
+  return ("%-6s%5d %-4s%1s%3s %1s%4d    %8.3f%8.3f%8.3f  1.00  0.00          %2s\n"):format(record, 1, name, alt, residue, chain,
+    number, x, 0, 0, element)
+end
+
+local ROWS = "loop_\n_atom_site.group_PDB\n_atom_site.type_symbol\n_atom_site.label_atom_id\n_atom_site.label_comp_id\n"
+  .. "_atom_site.label_asym_id\n_atom_site.label_entity_id\n_atom_site.label_seq_id\n_atom_site.auth_seq_id\n"
+  .. "_atom_site.auth_asym_id\n_atom_site.pdbx_PDB_ins_code\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n"
+
+describe("a text of PDB", function()
+  it("has one blank between words, as the same text of mmCIF", function()
+    local s = parse("HEADER    X\nTITLE     A   SMALL    THING\nEXPDTA    X-RAY   DIFFRACTION\n"
+      .. "COMPND    MOL_ID: 1; MOLECULE: SOME   THING; CHAIN: A;\nSEQRES   1 A    1  ALA\n"
+      .. "HETNAM     ATP SOME    LIGAND\nREMARK 350 BIOMOLECULE: 1\n"
+      .. "REMARK 350 AUTHOR DETERMINED BIOLOGICAL UNIT: VERY   LARGE\n"
+      .. "CRYST1   40.000   50.000   60.000  90.00 100.00  90.00 P  1   1\n" .. atom("ATOM", " CA", "", "ALA", "A", 1, 1, "C"))
+    assert.are.equal("A SMALL THING", s.title)
+    assert.are.equal("X-RAY DIFFRACTION", s.method)
+    assert.are.equal("SOME THING", ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_ENTITY_NAME, 0)))
+    assert.are.equal("SOME LIGAND", ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_ENTITY_NAME, 1)))
+    assert.are.equal("P 1 1", ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_SPACE_GROUP, 0)))
+    assert.are.equal("very large", ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_OLIGOMER, 0)))
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+end)
+
+describe("a chain of an author's", function()
+  it("keeps the kinds of two polymers that mmCIF counts to it", function()
+    local s = parse("data_x\nloop_ _entity.id _entity.type 1 polymer 2 polymer\n"
+      .. "loop_ _entity_poly.entity_id _entity_poly.type 1 'polypeptide(L)' 2 polyribonucleotide\n" .. ROWS
+      .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\nATOM C CA GLY A 1 2 2 X ? 2 2 3\nATOM P P U B 2 1 9 X ? 3 2 3\n")
+    local back = again(s, ".cif")
+    assert.is_nil(difference(s, back))
+    assert.are.same({ C.MF_POLYMER_PROTEIN, C.MF_POLYMER_RNA }, { entity(back, 0).polymer, entity(back, 1).polymer })
+  end)
+
+  it("has a polymer of the kind that its own atoms are, whatever ligand shares the entity", function()
+    local s = parse("data_x\n_entity.id 2 _entity.type polymer\n" .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n"
+      .. "HETATM P P ATP B 2 . 5 X ? 2 2 3\nATOM P P U C 2 1 9 Y ? 3 2 3\n")
+    assert.are.same({ "protein", "rna" }, { s:chains()[1].polymer, s:chains()[2].polymer })
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+
+  it("is a polymer if a residue of it is, and not where another name stands first at its place", function()
+    -- HETATM of MSE without a backbone is no residue of a polymer; SER at the same place is one
+    local s = parse(atom("HETATM", "SE", "A", "MSE", "A", 3, 1, "SE") .. atom("ATOM", " CA", "B", "SER", "A", 3, 2, "C"))
+    local residues = s:residues(1)
+    assert.are.same({ 0, 1 }, { residues[1].label, residues[2].label })
+    assert.are.equal("protein", s:chains()[1].polymer)
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+
+  it("is of ligands alone where the entities say so, also without any label", function()
+    local s = parse("data_x\nloop_ _entity.id _entity.type 1 non-polymer 2 water\n" .. ROWS
+      .. "ATOM C CA ALA A 1 . 1 X ? 1 2 3\nATOM C CA GLY B 1 . 2 X ? 2 2 3\n")
+    assert.are.same({ 0, 0 }, { s:residues(1)[1].label, s:residues(1)[2].label })
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+end)
+
+describe("a cell", function()
+  it("with a length that is not above 0 is none", function()
+    for _, lengths in ipairs { { 0, 5, 6 }, { 4, -5, 6 }, { 4, 5, 0 } } do
+      local heading = ("data_x\n_cell.length_a %g _cell.length_b %g _cell.length_c %g\n"):format(unpack(lengths))
+        .. "_cell.angle_alpha 90 _cell.angle_beta 90 _cell.angle_gamma 90\n"
+      local s, cell = parse(heading .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n"), ffi.new "double[6]"
+      assert.are.equal(0, C.mf_structure_cell(cell, s.handle))
+      for i = 0, 5 do assert.are.equal(0, cell[i]) end
+      assert.is_nil(difference(s, again(s, ".cif")))
+    end
+  end)
+end)
+
+describe("PDB", function()
+  local function refused(row, what)
+    local s = parse("data_x\n" .. ROWS .. row .. "\n")
+    assert.error_matches(function() s:write(folder .. "/x.pdb") end, what .. " does not fit the columns of PDB", 1, true)
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end
+
+  it("cannot hold an insertion code that is a digit: it would be one of the number", function()
+    refused("ATOM C CA ALA A 1 1 6 X 2 1 2 3", "the insertion code '2'")
+  end)
+
+  it("cannot hold names with blanks at their ends or line ends in them", function()
+    refused("ATOM C 'CA ' ALA A 1 1 6 X ? 1 2 3", "the atom name 'CA '")
+    refused("ATOM C CA 'S ' A 1 1 6 X ? 1 2 3", "the residue name 'S '")
+    refused("ATOM C CA ALA A 1 1 6 ' ' ? 1 2 3", "the chain id ' '")
+    refused("ATOM C\n;C\nA\n;\nALA A 1 1 6 X ? 1 2 3", "the atom name 'C\nA'")
+  end)
+end)
