@@ -607,7 +607,7 @@ void mf__cif_close(mf__cif *c) {
 /* ---- cells and tags ---- */
 
 int mf__cell_int(int *out, const mf_cif_cell *cell) {
-    if (cell->kind == MF_CIF_INTEGER && cell->number <= INT32_MAX) {
+    if (cell->kind == MF_CIF_INTEGER && cell->number >= INT32_MIN && cell->number <= INT32_MAX) {
         *out = (int)cell->number;
         return 1;
     }

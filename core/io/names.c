@@ -149,12 +149,14 @@ int mf__parse_int(int *out, const char *text, int64_t bytes) {
     int64_t i = 0, value = 0;
     int negative = bytes > 0 && text[0] == '-';
     if (bytes > 0 && (text[0] == '-' || text[0] == '+')) i = 1;
-    if (i == bytes || bytes - i > 9) return 0;
+    if (i == bytes || bytes - i > 10) return 0;
     for (; i < bytes; i++) {
         if (text[i] < '0' || text[i] > '9') return 0;
         value = 10 * value + (text[i] - '0');
     }
-    *out = (int)(negative ? -value : value);
+    if (negative) value = -value;
+    if (value < INT32_MIN || value > INT32_MAX) return 0;
+    *out = (int)value;
     return 1;
 }
 

@@ -100,6 +100,20 @@ describe("a cell", function()
   end)
 end)
 
+describe("a whole number", function()
+  it("has the range of 32 bits, as in BinaryCIF", function()
+    local function numbered(number) return "data_x\n" .. ROWS .. "ATOM C CA ALA A 1 1 " .. number .. " X ? 1 2 3\n" end
+    for _, number in ipairs { "2147483647", "-2147483648" } do
+      local s = parse(numbered(number))
+      assert.are.equal(tonumber(number), s:residues(1)[1].number)
+      assert.is_nil(difference(s, again(s, ".cif")))
+    end
+    for _, number in ipairs { "2147483648", "-2147483649", "99999999999" } do
+      assert.error_matches(function() parse(numbered(number)) end, "auth_seq_id '" .. number .. "' is not a whole number", 1, true)
+    end
+  end)
+end)
+
 describe("PDB", function()
   local function refused(row, what)
     local s = parse("data_x\n" .. ROWS .. row .. "\n")

@@ -102,12 +102,21 @@ static int lacks_asyms(const mf_structure *s) {
     return 0;
 }
 
-/* The last label of the residues of entity i: its sequence has to reach so far in mmCIF. */
+/* The last label of the residues of entity i: its sequence has to reach so far in mmCIF. -1 where the writer decides: labels that fall
+ * along a chain or leave large gaps are not filled up. */
 static int64_t reach(const mf_structure *s, int64_t i) {
     int64_t last = 0;
     if (lacks_asyms(s)) return -1;
-    for (int64_t r = 0; r < s->n_residues; r++)
-        if (s->residues[r].entity == s->entities[i].id && s->residues[r].label > last) last = s->residues[r].label;
+    for (int64_t c = 0; c < s->n_chains; c++) {
+        int64_t before = 0;
+        for (int64_t r = s->chains[c].first_residue; r < s->chains[c].first_residue + s->chains[c].residues; r++) {
+            const mf__residue *q = &s->residues[r];
+            if (q->entity != s->entities[i].id || q->label == 0) continue;
+            if (q->label < before || q->label > 1000) return -1;
+            before = q->label;
+        }
+        if (before > last) last = before;
+    }
     return last;
 }
 
