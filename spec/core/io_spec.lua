@@ -356,7 +356,7 @@ describe("safetensors", function()
     local path = folder .. "/x.safetensors"
     mf.save(path, { a = mf.ones(3), b = mf.ones(2, 2, { dtype = "int64" }) }, { k = "v" })
     local whole = read(path)
-    for n = 0, #whole - 1, 3 do
+    for n = 0, #whole - 1 do
       local cut = write(folder .. "/cut", whole:sub(1, n))
       assert.is_false((pcall(mf.archive, cut)), "accepted the first " .. n .. " bytes")
     end
