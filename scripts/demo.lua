@@ -6,7 +6,8 @@
 -- A small FlashIPA denoiser learns windows of real chains; what it samples before and after is measured against the data.
 -- The recipe is the protein one with four changes that suit minutes instead of days: the terms of atoms count at
 -- every t (gate), positions less (bb 0.25 -> 0.02) and distances more (dm 0.25 -> 2), the rotation's error is one
--- vector, and no example weighs more than one at t = 0.1 (time_floor).
+-- vector, and no example weighs more than one at t = 0.1 (time_floor). Then a few samples of the two networks that were trained
+-- on a GPU (examples/weights).
 local mf = require "moonfold"
 local command = require "moonfold.command"
 local files = require "moonfold.files"
@@ -19,6 +20,7 @@ local weights = require "moonfold.weights"
 
 local here = arg[0]:match "^(.*/)[^/]*$" or "./"
 local measure = dofile(here .. "demo/measure.lua")
+local pretrained = dofile(here .. "demo/pretrained.lua")
 local sources = dofile(here .. "demo/sources.lua")
 
 local program = {
@@ -35,6 +37,7 @@ local program = {
   { "lengths", "integers", { 40, 52, 64 }, "residues of the samples" },
   { "n", "integer", 8, "samples of each length" },
   { "grid", "integer", 50, "points of the sampling time grid" },
+  { "pretrained", "boolean", true, "sample from the weights in examples/weights too" },
 }
 local o = command.parse(arg, program)
 
@@ -195,6 +198,11 @@ command.run(program, function()
   print(("%s/weights.safetensors    moonfold scripts/sample.lua weights=... draws more"):format(o.out))
   if #losses < asked then
     print(("minutes=%g allowed %d of %d steps; other runs may make more or fewer"):format(o.minutes, #losses, asked))
+  end
+  if o.pretrained then
+    heading "networks trained on a GPU (examples/weights)"
+    mf.threads(0)
+    pretrained.run(here .. "../examples/weights", o.out .. "/pretrained", { n = 2, steps = o.grid, seed = o.seed })
   end
   heading "done"
 end)
