@@ -21,7 +21,7 @@ typedef struct chain { int32_t id, molecule; int64_t first, count; } chain;    /
 typedef struct ligand { int32_t id, text; } ligand;
 
 struct mf__pdb_header {
-    char title[TEXT], method[256];
+    char title[TEXT], method[TEXT];
     char *compound;                    /* COMPND, line after line */
     int64_t compound_bytes, compound_room;
     entry *entries;

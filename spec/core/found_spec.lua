@@ -51,6 +51,13 @@ describe("a text of PDB", function()
     assert.are.equal("very large", ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_OLIGOMER, 0)))
     assert.is_nil(difference(s, again(s, ".cif")))
   end)
+
+  it("is as long as mmCIF lets the method be, blanks where its lines meet included", function()
+    local method = ("X"):rep(255)
+    local s = parse("data_x\n_exptl.method " .. method .. "\n" .. ROWS .. "ATOM C CA ALA A 1 1 1 A ? 1 2 3\n")
+    assert.are.equal(method, s.method)
+    assert.are.equal(method, (again(s, ".pdb").method:gsub(" ", "")))
+  end)
 end)
 
 describe("a chain of an author's", function()
