@@ -180,11 +180,13 @@ static mf_status put_text(mf__writer *w, const char *record, const char *text) {
     char line[128];
     size_t n = strlen(text), at = 0;
     for (int k = 1; at < n; k++) {
-        size_t part = n - at > 69 ? 69 : n - at;
-        while (n - at > 69 && part > 0 && text[at + part] != ' ') part--;    /* break at a blank */
-        if (part == 0) part = 69;
+        const size_t most = k == 1 ? 69 : 68;                               /* up to column 79 */
+        at += k > 1 && text[at] == ' ';
+        size_t part = n - at > most ? most : n - at;
+        while (n - at > most && part > 0 && text[at + part] != ' ') part--; /* break at a blank */
+        if (part == 0) part = most;
         if (k == 1) snprintf(line, sizeof line, "%-10s%.*s", record, (int)part, text + at);
-        else snprintf(line, sizeof line, "%-6s  %2d %.*s", record, k % 100, (int)part, text + at + (text[at] == ' '));
+        else snprintf(line, sizeof line, "%-6s  %2d %.*s", record, k % 100, (int)part, text + at);
         MF_TRY(put_line(w, line));
         at += part;
     }
