@@ -236,6 +236,7 @@ static mf_status read_entity(mf__mmcif *m, const mf_cif_cell *cells) {
         {"polymer", MF_ENTITY_POLYMER}, {"non-polymer", MF_ENTITY_NONPOLYMER}, {"branched", MF_ENTITY_BRANCHED},
         {"water", MF_ENTITY_WATER}, {"macrolide", MF_ENTITY_MACROLIDE},
     };
+    if (!mf__cell_has(&cells[0])) return MF_OK;      /* nothing can refer to it */
     mf__entity *entity;
     MF_TRY(find_entity(m, &entity, &cells[0]));
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
@@ -264,6 +265,7 @@ static mf_status read_monomer(mf__mmcif *m, const mf_cif_cell *cells) {
     mf__entity *entity;
     char room[32];
     int number;
+    if (!mf__cell_has(&cells[0])) return MF_OK;
     MF_TRY(find_entity(m, &entity, &cells[0]));
     if (!mf__cell_int(&number, &cells[1])) return bad_cell(m, &cells[1], "_entity_poly_seq.num", "is not a whole number");
     if (number >= 1 && number <= entity->monomers) return MF_OK;

@@ -77,6 +77,15 @@ describe("a chain of an author's", function()
     assert.is_nil(difference(s, again(s, ".cif")))
   end)
 
+  it("without an id is none, nor is its sequence", function()
+    local s = parse("data_x\nloop_ _entity.id _entity.type 1 polymer ? polymer\n"
+      .. "loop_ _entity_poly_seq.entity_id _entity_poly_seq.num _entity_poly_seq.mon_id ? 1 GLY ? 2 TRP 1 1 ALA\n" .. ROWS
+      .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n")
+    assert.are.equal(1, entity(s, 0).monomers)
+    assert.is_false(pcall(entity, s, 1))
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+
   it("is a polymer if a residue of it is, and not where another name stands first at its place", function()
     -- HETATM of MSE without a backbone is no residue of a polymer; SER at the same place is one
     local s = parse(atom("HETATM", "SE", "A", "MSE", "A", 3, 1, "SE") .. atom("ATOM", " CA", "B", "SER", "A", 3, 2, "C"))
