@@ -128,6 +128,19 @@ static mf_status draws(mf_tensor **y, const mf_tensor *sigma) {
     return mf_random_permutation(y[3], &rng);
 }
 
+/* Each sequence from a generator of its own; y[0] is normal, y[1] rotations, y[2] vectors. */
+static mf_status draws_each(mf_tensor **y, const mf_tensor *sigma, const mf_tensor *streams, const mf_packing *p) {
+    const int device = mf_tensor_device(sigma), dtype = mf_tensor_dtype(sigma);
+    const int64_t n = mf_tensor_size(sigma, 0);
+    const mf_rng rng = {7, 3, 5};
+    TRY(mf_tensor_empty(y, ctx, device, dtype, 2, (int64_t[]){2 * n, 3}));
+    TRY(mf_random_normal_each(y[0], &rng, streams, p));
+    TRY(mf_tensor_empty(y + 1, ctx, device, dtype, 3, (int64_t[]){n, 3, 3}));
+    TRY(mf_random_rotations_each(y[1], &rng, streams, p));
+    TRY(mf_tensor_empty(y + 2, ctx, device, dtype, 2, (int64_t[]){n, 3}));
+    return mf_random_igso3_each(y[2], &rng, streams, p, sigma);
+}
+
 /* Two parameters, two steps of AdamW with averages, one of SGD; the control tensor comes back too. */
 static mf_status optimizers(mf_tensor **y, inputs x) {
     enum { TENSORS = 2, RATES = MF_CONTROL_RATE + 1 };
