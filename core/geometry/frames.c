@@ -126,18 +126,26 @@ out:
     return status;
 }
 
-mf_status mf__kabsch_fwd(mf_call *c) {
+/* What the two superpositions take first: moving and fixed (N, 3), weight (N) or none, and the packing of N. */
+static mf_status superposable(const mf_call *c) {
     const char *op = c->op->name;
     const mf_tensor *moving = c->in[0], *fixed = c->in[1], *weight = c->in[2];
     const mf_packing *packing = c->p.packing;
-    mf_tensor *flat[3] = {NULL};
-    mf_status status = MF_OK;
     MF_TRY(mf__geometric(op, "moving", moving, moving));
     MF_TRY(mf__geometric(op, "fixed", fixed, moving));
     MF_TRY(mf__packed(op, moving, packing));
     MF_TRY(mf__shaped(op, "moving", moving, 2, (int64_t[]){packing->total, 3}));
     MF_TRY(mf__shaped(op, "fixed", fixed, 2, (int64_t[]){packing->total, 3}));
     if (weight) MF_TRY(mf__shaped(op, "weight", weight, 1, (int64_t[]){packing->total}));
+    return MF_OK;
+}
+
+mf_status mf__kabsch_fwd(mf_call *c) {
+    const mf_tensor *moving = c->in[0];
+    const mf_packing *packing = c->p.packing;
+    mf_tensor *flat[3] = {NULL};
+    mf_status status = MF_OK;
+    MF_TRY(superposable(c));
     for (int i = 0; i < 3; i++) MF_TRY_OUT(mf__plain(&flat[i], c->in[i], moving->dtype));
     MF_TRY_OUT(mf__new(&c->out[0], c->device, moving->dtype, 3, (int64_t[]){packing->count, 3, 3}));
     MF_TRY_OUT(mf__new(&c->out[1], c->device, moving->dtype, 2, (int64_t[]){packing->count, 3}));
@@ -151,16 +159,11 @@ out:
 
 mf_status mf__kabsch_pairs_fwd(mf_call *c) {
     const char *op = c->op->name;
-    const mf_tensor *moving = c->in[0], *fixed = c->in[1], *weight = c->in[2], *pairs = c->in[3];
+    const mf_tensor *moving = c->in[0], *pairs = c->in[3];
     const mf_packing *packing = c->p.packing;
     mf_tensor *flat[3] = {NULL}, *list = NULL;
     mf_status status = MF_OK;
-    MF_TRY(mf__geometric(op, "moving", moving, moving));
-    MF_TRY(mf__geometric(op, "fixed", fixed, moving));
-    MF_TRY(mf__packed(op, moving, packing));
-    MF_TRY(mf__shaped(op, "moving", moving, 2, (int64_t[]){packing->total, 3}));
-    MF_TRY(mf__shaped(op, "fixed", fixed, 2, (int64_t[]){packing->total, 3}));
-    if (weight) MF_TRY(mf__shaped(op, "weight", weight, 1, (int64_t[]){packing->total}));
+    MF_TRY(superposable(c));
     if (pairs->dtype != MF_INT32) return mf__fail(MF_EDTYPE, "%s: pairs is %s, expected int32", op, mf_dtype_name(pairs->dtype));
     if (pairs->ndim != 2 || pairs->shape[1] != 2) return mf__fail(MF_ESHAPE, "%s: pairs %s must be (P, 2)", op, mf__shape(pairs).text);
     const int64_t n = pairs->shape[0];
