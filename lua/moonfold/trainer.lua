@@ -199,8 +199,9 @@ function Trainer:go()
   signals.release()
   self.journal:close()
   self.binned:close()
-  summarise(self, device, ok and outcome or "failed: " .. tostring(message), before)
-  if not ok then error(message, 0) end
+  local told, why = pcall(summarise, self, device, ok and outcome or "failed: " .. tostring(message), before)
+  if not ok then error(message, 0) end       -- what ended the run, not that a full disk took no summary either
+  if not told then error(why, 0) end
   bar:done(("step %d, loss %.4f%s"):format(self.step, smooth or 0 / 0, outcome == "done" and "" or ", stopped by " .. outcome))
   self:plot()
   return outcome, smooth
