@@ -34,7 +34,7 @@ struct mf__mmcif {
     uint64_t model_key;
     int32_t last_model;
     double refine, em, reflns;
-    char id[64], date[32], title[1024], method[256];
+    char id[64], date[32], title[1024], method[1024];
     uint64_t given[16];                 /* items of each category that the block has given */
 };
 
@@ -172,7 +172,11 @@ static mf_status read_atom(mf__mmcif *m, const mf_cif_cell *cells) {
     row->model = m->model;
     row->hetero = is_text(&cells[A_GROUP], "HETATM") != 0;
     MF_TRY(optional_int(m, &row->label, &cells[A_SEQ], A_SEQ));
-    rows->labelled |= row->label != 0;
+    if (row->label != 0 && !rows->labelled) {    /* a label of water says nothing */
+        mf__kind kind;
+        MF_TRY(mf__rows_kind(rows, &kind, row->residue));
+        rows->labelled = kind.polymer != MF__WATER;
+    }
     int number = mf__cell_has(&cells[A_AUTH_SEQ]) ? A_AUTH_SEQ : A_SEQ;
     MF_TRY(optional_int(m, &row->number, &cells[number], number));
     row->insertion = one_letter(&cells[A_INS]);
@@ -205,12 +209,10 @@ static mf_status read_title(mf__mmcif *m, const mf_cif_cell *cells) { one_line(m
 static mf_status read_date(mf__mmcif *m, const mf_cif_cell *cells) { one_line(m->date, sizeof m->date, cells); return MF_OK; }
 
 static mf_status read_method(mf__mmcif *m, const mf_cif_cell *cells) {
-    char text[256];
-    one_line(text, sizeof text, cells);
-    const size_t used = strlen(m->method), more = strlen(text);
-    if (more == 0 || used + more + 3 > sizeof m->method) return MF_OK;
-    if (used) memcpy(m->method + used, "; ", 2);
-    memcpy(m->method + used + (used ? 2 : 0), text, more + 1);
+    const size_t used = strlen(m->method), blanks = used ? 2 : 0;
+    if (used + blanks + 1 >= sizeof m->method) return MF_OK;
+    one_line(m->method + used + blanks, sizeof m->method - used - blanks, cells);
+    if (blanks && m->method[used + blanks]) memcpy(m->method + used, "; ", 2);
     return MF_OK;
 }
 
@@ -225,6 +227,12 @@ static mf_status read_refine(mf__mmcif *m, const mf_cif_cell *cells) { return ta
 static mf_status read_em(mf__mmcif *m, const mf_cif_cell *cells) { return take_resolution(&m->em, cells); }
 static mf_status read_reflns(mf__mmcif *m, const mf_cif_cell *cells) { return take_resolution(&m->reflns, cells); }
 
+/* Nothing can refer to an entity without an id, nor to one whose id is ''. */
+static int has_id(const mf_cif_cell *cell) {
+    char room[32];
+    return mf__cell_has(cell) && mf__cell_text(cell, room).bytes > 0;
+}
+
 static mf_status find_entity(const mf__mmcif *m, mf__entity **out, const mf_cif_cell *id) {
     char room[32];
     mf__span t = mf__cell_text(id, room);
@@ -236,12 +244,12 @@ static mf_status read_entity(mf__mmcif *m, const mf_cif_cell *cells) {
         {"polymer", MF_ENTITY_POLYMER}, {"non-polymer", MF_ENTITY_NONPOLYMER}, {"branched", MF_ENTITY_BRANCHED},
         {"water", MF_ENTITY_WATER}, {"macrolide", MF_ENTITY_MACROLIDE},
     };
-    if (!mf__cell_has(&cells[0])) return MF_OK;      /* nothing can refer to it */
+    if (!has_id(&cells[0])) return MF_OK;
     mf__entity *entity;
     MF_TRY(find_entity(m, &entity, &cells[0]));
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+    for (size_t i = 0; i < sizeof types / sizeof *types && entity->kind != MF_ENTITY_POLYMER; i++)
         if (is_text(&cells[1], types[i].type)) entity->kind = types[i].kind;
-    if (entity->kind != MF_ENTITY_UNKNOWN && entity->kind != MF_ENTITY_POLYMER) MF_TRY(mf__rows_add_ligand(m->rows, entity->id));
+    MF_TRY(mf__rows_add_ligand(m->rows, entity->id, entity->kind != MF_ENTITY_UNKNOWN && entity->kind != MF_ENTITY_POLYMER));
     return add_line(m, &entity->description, &cells[2]);
 }
 
@@ -250,10 +258,11 @@ static mf_status read_entity_poly(mf__mmcif *m, const mf_cif_cell *cells) {
         {"polypeptide(L)", MF_POLYMER_PROTEIN}, {"polypeptide(D)", MF_POLYMER_PROTEIN}, {"cyclic-pseudo-peptide", MF_POLYMER_PROTEIN},
         {"polyribonucleotide", MF_POLYMER_RNA}, {"polydeoxyribonucleotide", MF_POLYMER_DNA},
     };
-    if (!mf__cell_has(&cells[0])) return MF_OK;
+    if (!has_id(&cells[0])) return MF_OK;
     mf__entity *entity;
     MF_TRY(find_entity(m, &entity, &cells[0]));
-    entity->kind = MF_ENTITY_POLYMER;
+    entity->kind = MF_ENTITY_POLYMER;    /* whatever _entity calls it */
+    MF_TRY(mf__rows_add_ligand(m->rows, entity->id, 0));
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (is_text(&cells[1], types[i].type)) entity->polymer = types[i].polymer;
     return entity->polymer == MF_POLYMER_NONE ? MF_OK : mf__rows_add_polymer(m->rows, entity->id, entity->polymer);
@@ -265,7 +274,7 @@ static mf_status read_monomer(mf__mmcif *m, const mf_cif_cell *cells) {
     mf__entity *entity;
     char room[32];
     int number;
-    if (!mf__cell_has(&cells[0])) return MF_OK;
+    if (!has_id(&cells[0])) return MF_OK;
     MF_TRY(find_entity(m, &entity, &cells[0]));
     if (!mf__cell_int(&number, &cells[1])) return bad_cell(m, &cells[1], "_entity_poly_seq.num", "is not a whole number");
     if (number >= 1 && number <= entity->monomers) return MF_OK;

@@ -29,14 +29,16 @@ static mf_status named_part(mf__plan *p, int64_t *out, int32_t id, int kind, int
     return add_part(p, out, id, kind, polymer);
 }
 
-/* A part whose id is the next number that is free. */
+/* A part whose id is the next number that is free, also of entities that residues to come name. */
 static mf_status numbered_part(mf__plan *p, int64_t *out, int kind, int polymer) {
     for (;;) {
         char text[24];
         int32_t id;
-        int64_t *found, before = p->n_parts;
+        int64_t *found, *taken, before = p->n_parts;
         snprintf(text, sizeof text, "%lld", (long long)++p->next_part);
         MF_TRY(mf__names_add(&p->names, &id, text, (int64_t)strlen(text)));
+        MF_TRY(mf__map_get(&p->taken, &taken, (mf__key){(uint64_t)id, 0, 0}, 0));
+        if (*taken) continue;
         MF_TRY(mf__map_get(&p->by_id, &found, (mf__key){(uint64_t)id, 0, 0}, before));
         if (*found == before) return add_part(p, out, id, kind, polymer);
     }
@@ -94,9 +96,6 @@ static mf_status add_named_unit(mf__plan *p, const char *name, int number) {
 
 static const char *unknown_residue(int polymer) { return polymer == MF_POLYMER_PROTEIN ? "UNK" : polymer == MF_POLYMER_DNA ? "DN" : "N"; }
 
-/* Is this residue of the polymer at hand? asym -1: of any in the chain. */
-static int belongs(const mf__plan *p, int64_t r, int64_t asym) { return p->label[r] != 0 && (asym < 0 || p->asym[r] == asym); }
-
 /* Labels that do not fall, with few gaps, stay; others become 1, 2, ... along the chain. */
 static void number_labels(mf__plan *p, const mf_structure *s, const mf__chain *c) {
     const mf__residue *r = s->residues + c->first_residue;
@@ -114,39 +113,42 @@ static void number_labels(mf__plan *p, const mf_structure *s, const mf__chain *c
         if (label[i]) label[i] = ++next;
 }
 
-/* Appends the units of a polymer: what the entity states, else the residues there are and unknown ones in gaps (if they are no
- * nonsense); and the further names that residues have at one place. */
-static mf_status add_sequence(mf__plan *p, const mf_structure *s, const mf__entity *stated, const mf__chain *c, int64_t asym) {
-    int64_t r = c->first_residue, end = r + c->residues, known = stated ? stated->monomers : 0, count = 0;
-    int last = 0, rising = 1;
-    for (int64_t i = r; i < end; i++) {
-        if (!belongs(p, i, asym)) continue;
-        rising &= p->label[i] >= last;
-        last = p->label[i];
-        count++;
-    }
-    int fill = last <= 10 * count + 1000;
-    if (known > last || !rising) last = (int)known;
-    for (int number = 1; number <= last; number++) {
-        int64_t first = p->n_units;
-        while (r < end && (!belongs(p, r, asym) || (rising && p->label[r] < number))) r++;
-        int there = rising && r < end && p->label[r] == number;
-        if (number <= known) {
-            MF_TRY(add_named_unit(p, mf__name(&s->names, s->monomers[stated->first_monomer + number - 1]), number));
-        } else if (!there && fill) {
-            MF_TRY(add_named_unit(p, unknown_residue(c->polymer), number));
-        } else if (!there) {
-            number = p->label[r] - 1;
-            continue;
-        }
-        for (; there && r < end && (!belongs(p, r, asym) || p->label[r] == number); r++) {
-            if (!belongs(p, r, asym)) continue;
-            int32_t name = p->text[s->residues[r].name];
-            int64_t same = first;
-            while (same < p->n_units && p->units[same].name != name) same++;
-            if (same == p->n_units) MF_TRY(add_unit(p, name, number, s->residues[r].code));
-            else p->units[same].code = s->residues[r].code;
-        }
+static int by_place(const void *x, const void *y) {
+    const mf__site *a = x, *b = y;
+    if (a->part != b->part) return a->part < b->part ? -1 : 1;
+    if (a->number != b->number) return a->number < b->number ? -1 : 1;
+    return a->residue < b->residue ? -1 : 1;
+}
+
+static mf_status add_site(mf__plan *p, int64_t part, int64_t residue) {
+    MF_TRY(mf__reserve((void **)&p->sites, p->n_sites, &p->site_room, sizeof *p->sites));
+    p->sites[p->n_sites++] = (mf__site){part, residue, p->label[residue]};
+    return MF_OK;
+}
+
+/* A residue's name is a unit of its number, units from `first` on; the last to have the name says its letter. */
+static mf_status add_residue_unit(mf__plan *p, int64_t first, const mf__residue *residue, int number) {
+    const int32_t name = p->text[residue->name];
+    int64_t same = first;
+    while (same < p->n_units && p->units[same].name != name) same++;
+    if (same == p->n_units) return add_unit(p, name, number, residue->code);
+    p->units[same].code = residue->code;
+    return MF_OK;
+}
+
+/* Appends the units of a polymer: what the entity states, else the residues there are (sites i to end, by number) and unknown ones in
+ * gaps, up to a gap that is nonsense; and the further names that residues have at one place. */
+static mf_status add_sequence(mf__plan *p, const mf_structure *s, const mf__entity *stated, int64_t i, int64_t end, int polymer) {
+    const int64_t known = stated ? stated->monomers : 0, seen = end > i ? p->sites[end - 1].number : 0, last = seen > known ? seen : known;
+    const int fill = last - known <= 10 * (end - i) + 1000;
+    for (int64_t number = 1; number <= last; number++) {
+        const int64_t first = p->n_units;
+        while (i < end && p->sites[i].number < number) i++;
+        const int there = i < end && p->sites[i].number == number;
+        if (number <= known) MF_TRY(add_named_unit(p, mf__name(&s->names, s->monomers[stated->first_monomer + number - 1]), (int)number));
+        else if (!there && fill) MF_TRY(add_named_unit(p, unknown_residue(polymer), (int)number));
+        else if (!there) break;
+        for (; i < end && p->sites[i].number == number; i++) MF_TRY(add_residue_unit(p, first, &s->residues[p->sites[i].residue], (int)number));
     }
     return MF_OK;
 }
@@ -167,7 +169,11 @@ static mf_status sequence_state(mf__plan *p, int64_t *out, int64_t first, int po
 /* The part of a chain's polymer that the structure gives no entity: by its sequence. */
 static mf_status part_by_sequence(mf__plan *p, int64_t *out, const mf_structure *s, const mf__chain *c) {
     int64_t first = p->n_units, state, *found;
-    MF_TRY(add_sequence(p, s, NULL, c, -1));
+    p->n_sites = 0;
+    for (int64_t r = c->first_residue; r < c->first_residue + c->residues; r++)
+        if (p->label[r] != 0 && s->residues[r].entity == 0) MF_TRY(add_site(p, 0, r));
+    qsort(p->sites, (size_t)p->n_sites, sizeof *p->sites, by_place);
+    MF_TRY(add_sequence(p, s, NULL, 0, p->n_sites, c->polymer));
     MF_TRY(sequence_state(p, &state, first, c->polymer));
     MF_TRY(mf__map_get(&p->by_content, &found, (mf__key){(uint64_t)state, (uint64_t)c->polymer, BY_CHAIN}, p->n_parts));
     *out = *found;
@@ -202,16 +208,45 @@ static int is_water(const mf__plan *p, const mf_structure *s, int32_t name) {
     return p->water[name];
 }
 
+/* The asym that residue r of chain c names itself. */
+static mf_status take_asym(mf__plan *p, const mf_structure *s, int64_t c, int64_t r) {
+    const int32_t name = p->text[s->residues[r].asym];
+    int64_t *found;
+    MF_TRY(mf__map_get(&p->by_asym, &found, (mf__key){BY_NAME, (uint64_t)name, 0}, p->n_asyms));
+    p->asym[r] = *found;
+    if (*found < p->n_asyms) return MF_OK;
+    if (p->frozen) return refuse_new("asym", text_of(p, name));
+    return add_asym(p, &p->asym[r], name, p->part[r], s, c);
+}
+
+/* One that is made: of the polymer, of the waters, or of this ligand. Residues outside polymers that are alike in name and number get
+ * several: nothing else keeps them apart. */
+static mf_status make_asym(mf__plan *p, const mf_structure *s, int64_t c, int64_t r, int water) {
+    const mf__residue *residue = &s->residues[r];
+    const char *id = mf__name(&s->names, s->chains[c].id);
+    const uint64_t author = (uint64_t)p->text[s->chains[c].id] << 2, part = (uint64_t)p->part[r];
+    if (p->label[r] != 0) return keyed_asym(p, &p->asym[r], (mf__key){author | BY_CHAIN, part, 0}, id, p->part[r], s, c);
+    const uint64_t place = (uint64_t)(uint32_t)residue->number << 32 | (uint32_t)p->text[residue->name];
+    int64_t *alike;
+    MF_TRY(mf__map_get(&p->alike, &alike, (mf__key){(uint64_t)c, place, (unsigned char)residue->insertion}, 0));
+    const uint64_t twins = (uint64_t)(*alike)++;
+    const mf__key key = water ? (mf__key){author | BY_WATERS, twins, 0} : (mf__key){author | BY_LIGAND, place, twins << 8 | (unsigned char)residue->insertion};
+    return keyed_asym(p, &p->asym[r], key, "", p->part[r], s, c);
+}
+
+/* A chain has residues of the part in its polymer. own: it is one of the part, and not one of another that it has beside its own. */
+static void see_polymer(mf__part *part, int polymer, int own) {
+    if (polymer == MF_POLYMER_NONE || (part->seen != MF_POLYMER_NONE && (part->own || !own))) return;
+    part->seen = polymer;
+    part->own = own;
+}
+
 static mf_status plan_chain(mf__plan *p, const mf_structure *s, int64_t c, int own_asyms) {
     const mf__chain *chain = &s->chains[c];
-    const char *id = mf__name(&s->names, chain->id);
     int64_t polymer = -1;    /* the part of residues of the polymer that have no entity */
-    uint64_t twins = 0;      /* residues of this name and number right before this one: nothing but asyms keeps them apart */
     for (int64_t r = chain->first_residue; r < chain->first_residue + chain->residues; r++) {
         const mf__residue *residue = &s->residues[r];
         int labelled = p->label[r] != 0, water = !labelled && is_water(p, s, residue->name);
-        const mf__residue *before = r > chain->first_residue ? residue - 1 : NULL;
-        twins = before && before->name == residue->name && before->number == residue->number && before->insertion == residue->insertion ? twins + 1 : 0;
         int64_t part;
         int32_t entity = residue->entity ? residue->entity : labelled ? chain->entity : 0;
         if (entity) {
@@ -222,24 +257,9 @@ static mf_status plan_chain(mf__plan *p, const mf_structure *s, int64_t c, int o
         } else {
             MF_TRY(part_by_name(p, &part, residue, water));
         }
-        int64_t *found;
-        if (own_asyms) {
-            int32_t name = p->text[residue->asym];
-            MF_TRY(mf__map_get(&p->by_asym, &found, (mf__key){BY_NAME, (uint64_t)name, 0}, p->n_asyms));
-            p->asym[r] = *found;
-            if (*found == p->n_asyms) {
-                if (p->frozen) return refuse_new("asym", text_of(p, name));
-                MF_TRY(add_asym(p, &p->asym[r], name, part, s, c));
-            }
-        } else {
-            uint64_t author = (uint64_t)p->text[chain->id] << 2;
-            mf__key key = labelled ? (mf__key){author | BY_CHAIN, (uint64_t)part, 0}
-                          : water  ? (mf__key){author | BY_WATERS, twins, 0}
-                                   : (mf__key){author | BY_LIGAND, (uint64_t)(uint32_t)residue->number << 32 | (uint32_t)p->text[residue->name],
-                                               twins << 8 | (unsigned char)residue->insertion};
-            MF_TRY(keyed_asym(p, &p->asym[r], key, labelled ? id : "", part, s, c));
-        }
         p->part[r] = part;
+        if (labelled) see_polymer(&p->parts[part], chain->polymer, p->parts[part].id == p->text[chain->entity]);
+        MF_TRY(own_asyms ? take_asym(p, s, c, r) : make_asym(p, s, c, r, water));
         p->asyms[p->asym[r]].polymer |= labelled;
     }
     return MF_OK;
@@ -253,20 +273,29 @@ static int64_t asym_of(const mf__plan *p, int64_t part) {
     return first;
 }
 
+/* The residues of polymers by part, then by number. */
+static mf_status find_sites(mf__plan *p, const mf_structure *s) {
+    p->n_sites = 0;
+    for (int64_t r = 0; r < s->n_residues; r++)
+        if (p->label[r] != 0) MF_TRY(add_site(p, p->part[r], r));
+    if (p->n_sites > 0) qsort(p->sites, (size_t)p->n_sites, sizeof *p->sites, by_place);
+    return MF_OK;
+}
+
 /* Sequences of the polymers that have none yet, and what they are where the structure does not say. */
 static mf_status finish_parts(mf__plan *p, const mf_structure *s) {
-    for (int64_t i = 0; i < p->n_parts; i++) {
+    MF_TRY(find_sites(p, s));
+    for (int64_t i = 0, site = 0; i < p->n_parts; i++) {
         mf__part *part = &p->parts[i];
+        const int64_t first_site = site;
+        while (site < p->n_sites && p->sites[site].part == i) site++;
         const int64_t a = asym_of(p, i);
-        const mf__chain *chain = a < p->n_asyms ? &s->chains[p->asyms[a].chain_index] : NULL;
-        if (part->kind == MF_ENTITY_UNKNOWN) part->kind = chain && !p->asyms[a].polymer ? MF_ENTITY_NONPOLYMER : MF_ENTITY_POLYMER;
+        if (part->kind == MF_ENTITY_UNKNOWN) part->kind = a < p->n_asyms && !p->asyms[a].polymer ? MF_ENTITY_NONPOLYMER : MF_ENTITY_POLYMER;
         if (part->kind != MF_ENTITY_POLYMER || part->units > 0) continue;
-        const int own = chain && (part->polymer == MF_POLYMER_NONE || p->text[chain->entity] == part->id);    /* not another polymer in the chain */
-        if (own && chain->polymer != MF_POLYMER_NONE) part->polymer = chain->polymer;    /* seen, where a header may have guessed */
+        if (part->own || part->polymer == MF_POLYMER_NONE) part->polymer = part->seen;    /* where a header may have guessed */
         const mf__entity *stated = i < s->n_entities ? &s->entities[i] : NULL;    /* they were planned first, in their order */
-        const mf__chain absent = {.polymer = part->polymer};
         int64_t first = p->n_units;
-        MF_TRY(add_sequence(p, s, stated, chain ? chain : &absent, a));
+        MF_TRY(add_sequence(p, s, stated, first_site, site, part->polymer));
         part->first = first;
         part->units = p->n_units - first;
     }
@@ -281,8 +310,10 @@ static mf_status plan_all(mf__plan *p, const mf_structure *s) {
     }
     int own_asyms = 1;
     for (int64_t r = 0; r < s->n_residues; r++) {
+        int64_t *taken;
         own_asyms &= s->residues[r].asym != 0;
         p->label[r] = s->residues[r].label;
+        MF_TRY(mf__map_get(&p->taken, &taken, (mf__key){(uint64_t)p->text[s->residues[r].entity], 0, 0}, 1));
     }
     for (int64_t c = 0; c < s->n_chains && !own_asyms; c++) number_labels(p, s, &s->chains[c]);
     for (int64_t i = 0; i < s->n_entities && !p->frozen; i++) {
@@ -301,6 +332,8 @@ mf_status mf__plan_take(mf__plan *p, const mf_structure *s) {
     free(p->asym);
     free(p->part);
     free(p->label);
+    mf__map_free(&p->alike);
+    p->alike = (mf__map){0};
     p->text = malloc((size_t)s->names.count * sizeof *p->text);
     p->water = malloc((size_t)s->names.count);
     p->asym = malloc((size_t)(s->n_residues + 1) * sizeof *p->asym);
@@ -321,6 +354,9 @@ void mf__plan_free(mf__plan *p) {
     free(p->asym);
     free(p->part);
     free(p->label);
+    free(p->sites);
+    mf__map_free(&p->alike);
+    mf__map_free(&p->taken);
     mf__map_free(&p->by_id);
     mf__map_free(&p->by_content);
     mf__map_free(&p->by_asym);

@@ -19,6 +19,7 @@ typedef struct mf__unit {
 typedef struct mf__part {
     int32_t id, description;
     int kind, polymer;            /* MF_ENTITY_, MF_POLYMER_ */
+    int seen, own;                /* MF_POLYMER_ of the first chain that has it, of those that are one of it (own) if there are any */
     int64_t first, units;         /* its sequence */
 } mf__part;
 
@@ -27,6 +28,9 @@ typedef struct mf__asym {
     int polymer;                  /* has residues with labels */
     int64_t part, chain_index;    /* chain_index: where it was first seen */
 } mf__asym;
+
+/* A residue of a polymer at its place in the sequence of its part. */
+typedef struct mf__site { int64_t part, residue; int number; } mf__site;
 
 typedef struct mf__plan {
     mf__names names;
@@ -37,11 +41,15 @@ typedef struct mf__plan {
     int64_t next_part, next_asym; /* numbers and letters tried so far */
     int frozen;                   /* the heading is written: no part or asym may come */
     mf__map by_id, by_content, by_asym, states;
+    mf__map taken;                /* ids of entities that residues name */
     /* of the structure at hand */
     int32_t *text;                /* of each of its names: the plan's number */
     signed char *water;           /* of each of its names: is it one of water; -1: not asked yet */
     int64_t *asym, *part;         /* of each residue; a file may count one asym to several entities */
     int *label;                   /* of each residue, as written */
+    mf__map alike;                /* how many residues of a name and number a chain has had */
+    mf__site *sites;              /* of the part or parts at hand */
+    int64_t n_sites, site_room;
 } mf__plan;
 
 /* Plans s; or, when a first call has planned and `frozen` is set, finds the parts of s in that: MF_EVALUE for what is not there. */

@@ -186,27 +186,44 @@ static mf_status find_entity(mf__rows *rows, int64_t i, mf__kind kind, const cen
     return MF_OK;
 }
 
+/* Does residue i share the label of another name at its place? Only the first of its own name there does: labels keep two apart. */
+static mf_status shares_label(int *out, mf__map *sharers, const mf__rows *rows, int64_t i) {
+    const mf__build *b = rows->build;
+    const mf__draft *d = &b->drafts[i];
+    int64_t *found;
+    *out = !rows->labelled && d->polymer && d->rival != i && b->drafts[d->rival].polymer && rows->altlocs == MF_ALTLOC_ALL;
+    if (!*out) return MF_OK;
+    MF_TRY(mf__map_get(sharers, &found, (mf__key){(uint64_t)d->rival, (uint64_t)rows->s->residues[i].name, 0}, i));
+    *out = *found == i;
+    return MF_OK;
+}
+
 /* Entities, numbers along the polymer and letters, once it is known who belongs to one. */
 static mf_status describe(mf__rows *rows, const census *counts) {
     mf_structure *s = rows->s;
     mf__build *b = rows->build;
     mf_status status = MF_OK;
+    mf__map sharers = {0};
     int *labels = calloc((size_t)s->n_chains + 1, sizeof *labels);
     if (!labels) return mf__fail(MF_ENOMEM, "structure.read: '%s': no memory", rows->path);
     for (int64_t i = 0; i < s->n_residues; i++) {
         mf__residue *r = &s->residues[i];
-        const mf__draft *d = &b->drafts[i];
+        mf__draft *d = &b->drafts[i];
         mf__kind kind;
+        int shares;
         MF_TRY_OUT(mf__rows_kind(rows, &kind, r->name));
+        MF_TRY_OUT(shares_label(&shares, &sharers, rows, i));
         r->code = kind.code;
         if (!d->polymer) r->label = 0;
-        else if (!rows->labelled && d->rival != i && b->drafts[d->rival].polymer && rows->altlocs == MF_ALTLOC_ALL) r->label = s->residues[d->rival].label;
+        else if (shares) r->label = s->residues[d->rival].label;
         else if (!rows->labelled && !counts[d->chain].placed && !d->loser) r->label = ++labels[d->chain];
+        else if (r->label == 0) d->polymer = 0;    /* a second one of such a name, which the sequence does not have */
         if (rows->declared) MF_TRY_OUT(find_entity(rows, i, kind, &counts[d->chain]));
     }
     for (int64_t i = s->n_residues - 1; i >= 0; i--)    /* a chain's entity is that of its polymer */
         if (b->drafts[i].polymer && !b->drafts[i].loser) s->chains[b->drafts[i].chain].entity = s->residues[i].entity;
 out:
+    mf__map_free(&sharers);
     free(labels);
     return status;
 }
@@ -232,7 +249,7 @@ mf_status mf__find_polymers(mf__rows *rows) {
         if (rows->labelled) d->polymer = r->label != 0 && kind.polymer != MF__WATER;
         else if (is_ligand(rows, r)) d->polymer = 0;
         else if (!c->placed) d->polymer = (unsigned char)may_join(r, d, kind, b->states[d->chain].segments, before_ter(b, counts, i));
-        else if (d->rival != i && rows->altlocs == MF_ALTLOC_ALL) d->polymer = b->drafts[d->rival].polymer;
+        else if (d->rival != i && rows->altlocs == MF_ALTLOC_ALL) d->polymer = b->drafts[d->rival].polymer && kind.polymer != MF__WATER;
         if (d->polymer) count_residue(c, r, d, kind, mf__name(&s->names, r->name));
     }
     for (int64_t i = 0; i < s->n_chains; i++) {

@@ -90,10 +90,10 @@ mf_status mf__rows_add_polymer(mf__rows *rows, int32_t entity, int polymer) {
     return MF_OK;
 }
 
-mf_status mf__rows_add_ligand(mf__rows *rows, int32_t entity) {
+mf_status mf__rows_add_ligand(mf__rows *rows, int32_t entity, int ligand) {
     mf__fact *fact = NULL;
     MF_TRY(mf__rows_fact(rows, &fact, entity));
-    fact->ligand = 1;
+    fact->ligand = (unsigned char)ligand;
     return MF_OK;
 }
 

@@ -92,7 +92,7 @@ typedef struct mf__rows {
     mf_structure *s;                  /* what is being made */
     const char *path;                 /* for error texts */
     int64_t count;                    /* atom records so far, those of earlier pieces too */
-    int labelled;                     /* the file says which residues are of a polymer (label_seq_id) */
+    int labelled;                     /* the file says which residues are of a polymer (label_seq_id, not only of water) */
     int declared;                     /* PDB's header says which entity a chain or a ligand is of */
     int32_t water;                    /* the entity of water that it declares, number + 1 */
     int altlocs;                      /* MF_ALTLOC_ */
@@ -112,7 +112,7 @@ mf_status mf__rows_add(mf__rows *rows, mf__row **out);
 mf_status mf__rows_ter(mf__rows *rows);    /* the chain of the last row ends here */
 mf_status mf__rows_add_parent(mf__rows *rows, const char *name, int64_t bytes, const char *parent, int64_t parent_bytes);
 mf_status mf__rows_add_polymer(mf__rows *rows, int32_t entity, int polymer);
-mf_status mf__rows_add_ligand(mf__rows *rows, int32_t entity);
+mf_status mf__rows_add_ligand(mf__rows *rows, int32_t entity, int ligand);
 mf_status mf__rows_fact(mf__rows *rows, mf__fact **out, int32_t name);    /* stands until another is asked for */
 mf_status mf__rows_kind(mf__rows *rows, mf__kind *out, int32_t name);      /* of a residue's name: known, or what the file says of it */
 mf_status mf__assemble(mf__rows *rows);    /* after the last row */

@@ -199,6 +199,7 @@ static mf_status put_polymers(const cif *x) {
         MF_TRY(put_letters(x, part, 0));
         MF_TRY(put_letters(x, part, 1));
     }
+    if (plan->n_units == 0) return MF_OK;
     MF_TRY(PUT_LOOP(w, "entity_poly_seq", "entity_id", "num", "mon_id", "hetero"));
     for (int64_t i = 0; i < plan->n_parts; i++) {
         const mf__part *part = &plan->parts[i];
@@ -366,9 +367,9 @@ static mf_status put_scheme(const cif *x) {
     const mf__plan *plan = x->plan;
     mf__map places = {0};
     mf_status status = MF_OK;
-    int polymers = 0;
-    for (int64_t i = 0; i < plan->n_asyms; i++) polymers |= plan->asyms[i].polymer;
-    if (!polymers) return MF_OK;
+    int rows = 0;
+    for (int64_t i = 0; i < plan->n_asyms; i++) rows |= plan->asyms[i].polymer && plan->parts[plan->asyms[i].part].units > 0;
+    if (!rows) return MF_OK;
     MF_TRY_OUT(find_residues(&places, x));
     MF_TRY_OUT(PUT_LOOP(x->w, "pdbx_poly_seq_scheme", "asym_id", "entity_id", "seq_id", "mon_id", "ndb_seq_num", "pdb_seq_num", "auth_seq_num",
                         "pdb_mon_id", "auth_mon_id", "pdb_strand_id", "pdb_ins_code", "hetero"));

@@ -247,7 +247,7 @@ static mf_status put_modres(mf__writer *w, const mf_structure *s, const char *id
 
 static mf_status put_cell(mf__writer *w, const mf_structure *s) {
     char number[6][40], line[320];
-    const char *group = mf__name(&s->names, s->space_group);
+    const char *group = strlen(mf__name(&s->names, s->space_group)) <= 11 ? mf__name(&s->names, s->space_group) : "";    /* a part of it would be another's */
     if (s->cell[0] <= 0) return put_line(w, "CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1");
     for (int i = 0; i < 6; i++) mf__format_fixed(number[i], s->cell[i], i < 3 ? 3 : 2, i < 3 ? 9 : 7);
     snprintf(line, sizeof line, "CRYST1%s%s%s%s%s%s %-11s", number[0], number[1], number[2], number[3], number[4], number[5], group);

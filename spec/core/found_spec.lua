@@ -27,6 +27,20 @@ local function entity(s, i)
   return e
 end
 
+local function monomers(s, i)
+  local e, names = entity(s, i), {}
+  for k = 0, tonumber(e.monomers) - 1 do
+    names[k + 1] = ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_MONOMER, e.first_monomer + k))
+  end
+  return table.concat(names, " ")
+end
+
+local function labels(s)
+  local list = {}
+  for i, residue in ipairs(s:residues(1)) do list[i] = residue.label end
+  return list
+end
+
 local function atom(record, name, alt, residue, chain, number, x, element)
   return ("%-6s%5d %-4s%1s%3s %1s%4d    %8.3f%8.3f%8.3f  1.00  0.00          %2s\n"):format(record, 1, name, alt, residue, chain,
     number, x, 0, 0, element)
@@ -78,7 +92,7 @@ describe("a chain of an author's", function()
   end)
 
   it("without an id is none, nor is its sequence", function()
-    local s = parse("data_x\nloop_ _entity.id _entity.type 1 polymer ? polymer\n"
+    local s = parse("data_x\nloop_ _entity.id _entity.type 1 polymer ? polymer '' water\n"
       .. "loop_ _entity_poly_seq.entity_id _entity_poly_seq.num _entity_poly_seq.mon_id ? 1 GLY ? 2 TRP 1 1 ALA\n" .. ROWS
       .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n")
     assert.are.equal(1, entity(s, 0).monomers)
@@ -99,6 +113,92 @@ describe("a chain of an author's", function()
     local s = parse("data_x\nloop_ _entity.id _entity.type 1 non-polymer 2 water\n" .. ROWS
       .. "ATOM C CA ALA A 1 . 1 X ? 1 2 3\nATOM C CA GLY B 1 . 2 X ? 2 2 3\n")
     assert.are.same({ 0, 0 }, { s:residues(1)[1].label, s:residues(1)[2].label })
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+end)
+
+describe("a method", function()
+  it("has the room of a title, and is cut where there is no more", function()
+    local function of(methods) return parse("data_x\nloop_ _exptl.method " .. methods .. "\n" .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n") end
+    local long = ("m"):rep(1000)
+    assert.are.equal(long, again(of(long), ".cif").method)
+    assert.are.equal(long .. "; " .. ("n"):rep(21), of(long .. " " .. ("n"):rep(50)).method)
+    assert.are.equal("a; b", of("a ? b").method)
+  end)
+end)
+
+describe("a residue", function()
+  it("that repeats another name's location at a place is another residue, with a label of its own", function()
+    local function at(name, alt, residue) return atom("ATOM", name, alt, residue, "A", 3, 1, "C") end
+    local s = parse(at(" CA", "A", "SER") .. at(" CA", "B", "CYS") .. at(" CB", "A", "SER") .. at(" CA", "B", "CYS")
+      .. atom("ATOM", " CA", "", "GLY", "A", 4, 1, "C"))
+    assert.are.same({ 1, 1, 2, 3 }, labels(s))
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+
+  it("of water is of no polymer, also at the place of one that is", function()
+    local s = parse("SEQRES   1 A    1  SER\n" .. atom("ATOM", " CA", "A", "SER", "A", 3, 1, "C")
+      .. atom("ATOM", " O", "B", "HOH", "A", 3, 1, "O"))
+    assert.are.same({ 1, 0 }, labels(s))
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+
+  it("outside polymers is kept apart from one of its name and number, whatever stands between them", function()
+    local function at(name, number, residue) return atom("ATOM", name, "", residue, "A", number, 1, name:sub(2, 2)) end
+    local s = parse(at(" O", 1, "XYZ") .. at(" CA", 2, "ALA") .. at(" O", 1, "XYZ") .. at(" N", 1, "XYZ") .. at(" CA", 1, "XYZ")
+      .. at(" CA", 3, "ALA") .. at(" N", 1, "XYZ"))
+    assert.are.same({ 0, 1, 2, 3, 0 }, labels(s))
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+
+  it("of water alone that has a label does not say which residues are of a polymer", function()
+    local s = parse("data_x\n" .. ROWS .. "ATOM C CA GLY A 1 . 1 X ? 1 2 3\nHETATM O O HOH B 2 9 2 Y ? 3 2 3\n")
+    assert.are.same({ 1 }, labels(s))
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+end)
+
+describe("an entity", function()
+  local function of(entities, rows) return parse("data_x\n" .. entities .. "\n" .. ROWS .. rows) end
+
+  it("that _entity_poly lists is a polymer, whatever _entity calls it and whichever comes first", function()
+    local called, listed = "loop_ _entity.id _entity.type 1 water\n", "loop_ _entity_poly.entity_id _entity_poly.type 1 'polypeptide(L)'"
+    for _, entities in ipairs { called .. listed, listed .. "\n" .. called } do
+      local s = of(entities, "ATOM C CA SER A 1 . 1 A ? 1 2 3\n")
+      assert.are.equal(C.MF_ENTITY_POLYMER, entity(s, 0).kind)
+      assert.are.same({ 1 }, labels(s))
+      assert.is_nil(difference(s, again(s, ".cif")))
+    end
+  end)
+
+  it("has a sequence as long as the longest of its chains, of its own residues in an asym that it shares", function()
+    local s = of("loop_ _entity.id _entity.type 1 polymer 2 polymer", "ATOM C CA ALA A 1 1 1 X ? 1 2 3\nATOM C CA GLY A 2 2 2 X ? 2 2 3\n"
+      .. "ATOM C CA ALA B 1 1 1 Y ? 1 3 3\nATOM C CA SER B 1 3 3 Y ? 1 4 3\n")
+    local back = again(s, ".cif")
+    assert.is_nil(difference(s, back))
+    assert.are.same({ "ALA UNK SER", "UNK GLY" }, { monomers(back, 0), monomers(back, 1) })
+  end)
+
+  it("that only a residue names keeps its id beside those that are made", function()
+    local s = of("", "ATOM P P U A ? 1 1 X ? 1 2 3\nATOM C CA ALA B 1 1 1 Y ? 1 2 3\n")
+    assert.is_nil(difference(s, again(s, ".cif")))
+  end)
+
+  it("has a sequence up to a gap that is nonsense", function()
+    local s = of("", "ATOM C CA ALA A 1 1 1 X ? 1 2 3\nATOM C CA GLY A 1 5000 2 X ? 2 2 3\n")
+    local back = again(s, ".cif")
+    assert.is_nil(difference(s, back))
+    assert.are.equal("ALA", monomers(back, 0))
+    s = of("", "ATOM C CA ALA A 1 5000 1 X ? 1 2 3\n")
+    back = again(s, ".cif")
+    assert.is_nil(difference(s, back))
+    assert.are.equal("", monomers(back, 0))
+  end)
+
+  it("has the kind of polymer of the chain that is one of it, not of one that has it beside its own", function()
+    local s = of("loop_ _entity_poly.entity_id _entity_poly.type 1 'polypeptide(L)' 2 other", "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n"
+      .. "ATOM P P U B 2 1 9 X ? 3 2 3\nATOM P P U C 2 1 9 Y ? 3 2 3\n")
+    assert.are.same({ "protein", "rna" }, { s:chains()[1].polymer, s:chains()[2].polymer })
     assert.is_nil(difference(s, again(s, ".cif")))
   end)
 end)
@@ -136,6 +236,17 @@ describe("PDB", function()
     assert.error_matches(function() s:write(folder .. "/x.pdb") end, what .. " does not fit the columns of PDB", 1, true)
     assert.is_nil(difference(s, again(s, ".cif")))
   end
+
+  it("has 11 columns for a space group, and none of a longer name: a part of it would be another's", function()
+    local function of(group)
+      return parse("data_x\n_cell.length_a 40 _cell.length_b 50 _cell.length_c 60 _cell.angle_alpha 90 _cell.angle_beta 90 _cell.angle_gamma 90\n"
+        .. "_symmetry.space_group_name_H-M '" .. group .. "'\n" .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n")
+    end
+    local function group(s) return ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_SPACE_GROUP, 0)) end
+    assert.are.equal("P 21 21 21a", group(again(of "P 21 21 21a", ".pdb")))
+    assert.are.equal("", group(again(of "P 21 21 2 (a)", ".pdb")))
+    assert.are.equal("P 21 21 2 (a)", group(again(of "P 21 21 2 (a)", ".cif")))
+  end)
 
   it("cannot hold an insertion code that is a digit: it would be one of the number", function()
     refused("ATOM C CA ALA A 1 1 6 X 2 1 2 3", "the insertion code '2'")
