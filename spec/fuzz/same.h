@@ -130,10 +130,12 @@ static void same_assemblies(const same *p) {
     }
 }
 
-/* The entities of a are the first of b: residues that had none may have made more. With `reach`, of a structure that was written, those
- * that lacked a kind, a polymer or a sequence may have one, a sequence goes as far as it says (-1: it is not known how far), and what is no
- * polymer has none. */
-static void same_entities(const same *p, int fields, int64_t (*reach)(const mf_structure *s, int64_t entity)) {
+/* Of an entity that was written: how far its sequence goes (-1: it is not known how far); is it of polymers of several kinds? */
+typedef struct same_written { int64_t (*reach)(const mf_structure *s, int64_t entity); int (*is_torn)(const mf_structure *s, int64_t entity); } same_written;
+
+/* The entities of a are the first of b: residues that had none may have made more. With `written`, of a structure that was, those that
+ * lacked a kind, a polymer or a sequence may have one, and what is no polymer has none. */
+static void same_entities(const same *p, int fields, const same_written *written) {
     mf_structure_counts n, m;
     mf_structure_count(p->a, &n);
     mf_structure_count(p->b, &m);
@@ -143,10 +145,10 @@ static void same_entities(const same *p, int fields, int64_t (*reach)(const mf_s
         if (mf_structure_entity(p->a, i, &x) != MF_OK || mf_structure_entity(p->b, i, &y) != MF_OK) abort();
         same_text(p, "entity", "id", MF_TEXT_ENTITY_ID, i, i);
         same_text(p, "entity", "name", MF_TEXT_ENTITY_NAME, i, i);
-        if (!reach || x.kind != MF_ENTITY_UNKNOWN) same_number(p, "entity", i, "kind", x.kind, y.kind);
-        if (fields & FIELD_POLYMER && (!reach || x.polymer != MF_POLYMER_NONE)) same_number(p, "entity", i, "polymer", x.polymer, y.polymer);
-        if (reach && (x.monomers == 0 || y.kind != MF_ENTITY_POLYMER)) continue;
-        const int64_t least = reach ? reach(p->a, i) : 0;
+        if (!written || x.kind != MF_ENTITY_UNKNOWN) same_number(p, "entity", i, "kind", x.kind, y.kind);
+        if (fields & FIELD_POLYMER && (!written || (x.polymer != MF_POLYMER_NONE && !written->is_torn(p->a, i)))) same_number(p, "entity", i, "polymer", x.polymer, y.polymer);
+        if (written && (x.monomers == 0 || y.kind != MF_ENTITY_POLYMER)) continue;
+        const int64_t least = written ? written->reach(p->a, i) : 0;
         if (least >= 0) same_number(p, "entity", i, "monomers", (double)(x.monomers > least ? x.monomers : least), (double)y.monomers);
         for (int64_t k = 0; k < x.monomers; k++) same_text(p, "monomer", "name", MF_TEXT_MONOMER, x.first_monomer + k, y.first_monomer + k);
     }
