@@ -119,7 +119,10 @@ end)
 
 describe("a method", function()
   it("has the room of a title, and is cut where there is no more", function()
-    local function of(methods) return parse("data_x\nloop_ _exptl.method " .. methods .. "\n" .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n") end
+    local function of(methods)
+      return parse("data_x\nloop_ _exptl.method " .. methods .. "\n"
+        .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n")
+    end
     local long = ("m"):rep(1000)
     assert.are.equal(long, again(of(long), ".cif").method)
     assert.are.equal(long .. "; " .. ("n"):rep(21), of(long .. " " .. ("n"):rep(50)).method)
@@ -162,7 +165,8 @@ describe("an entity", function()
   local function of(entities, rows) return parse("data_x\n" .. entities .. "\n" .. ROWS .. rows) end
 
   it("that _entity_poly lists is a polymer, whatever _entity calls it and whichever comes first", function()
-    local called, listed = "loop_ _entity.id _entity.type 1 water\n", "loop_ _entity_poly.entity_id _entity_poly.type 1 'polypeptide(L)'"
+    local called = "loop_ _entity.id _entity.type 1 water\n"
+    local listed = "loop_ _entity_poly.entity_id _entity_poly.type 1 'polypeptide(L)'"
     for _, entities in ipairs { called .. listed, listed .. "\n" .. called } do
       local s = of(entities, "ATOM C CA SER A 1 . 1 A ? 1 2 3\n")
       assert.are.equal(C.MF_ENTITY_POLYMER, entity(s, 0).kind)
@@ -172,7 +176,8 @@ describe("an entity", function()
   end)
 
   it("has a sequence as long as the longest of its chains, of its own residues in an asym that it shares", function()
-    local s = of("loop_ _entity.id _entity.type 1 polymer 2 polymer", "ATOM C CA ALA A 1 1 1 X ? 1 2 3\nATOM C CA GLY A 2 2 2 X ? 2 2 3\n"
+    local s = of("loop_ _entity.id _entity.type 1 polymer 2 polymer",
+      "ATOM C CA ALA A 1 1 1 X ? 1 2 3\nATOM C CA GLY A 2 2 2 X ? 2 2 3\n"
       .. "ATOM C CA ALA B 1 1 1 Y ? 1 3 3\nATOM C CA SER B 1 3 3 Y ? 1 4 3\n")
     local back = again(s, ".cif")
     assert.is_nil(difference(s, back))
@@ -239,7 +244,8 @@ describe("PDB", function()
 
   it("has 11 columns for a space group, and none of a longer name: a part of it would be another's", function()
     local function of(group)
-      return parse("data_x\n_cell.length_a 40 _cell.length_b 50 _cell.length_c 60 _cell.angle_alpha 90 _cell.angle_beta 90 _cell.angle_gamma 90\n"
+      return parse("data_x\n_cell.length_a 40 _cell.length_b 50 _cell.length_c 60\n"
+        .. "_cell.angle_alpha 90 _cell.angle_beta 90 _cell.angle_gamma 90\n"
         .. "_symmetry.space_group_name_H-M '" .. group .. "'\n" .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n")
     end
     local function group(s) return ffi.string(C.mf_structure_text(s.handle, C.MF_TEXT_SPACE_GROUP, 0)) end
