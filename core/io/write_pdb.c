@@ -67,6 +67,21 @@ static mf_status check_name(const char *what, const char *name, size_t width) {
     return held ? MF_OK : too_wide(what, name);
 }
 
+/* Nine columns of three decimals for a length, seven of two for an angle. A length of 0, or three of 1, would say that there is no cell. */
+static mf_status check_cell(const mf_structure *s) {
+    static const char *called[6] = {"cell length a", "cell length b", "cell length c", "cell angle alpha", "cell angle beta", "cell angle gamma"};
+    int ones = 0;
+    if (s->cell[0] <= 0) return MF_OK;
+    for (int i = 0; i < 3; i++) ones += fabs(s->cell[i] - 1) < 0.0005;
+    if (ones == 3) return too_large(called[0], s->cell[0]);
+    for (int i = 0; i < 6; i++) {
+        const double x = s->cell[i];
+        const int fits = i < 3 ? x >= 0.0005 && x < 99999.9995 : x > -999.995 && x < 9999.995;
+        if (!fits) return too_large(called[i], x);
+    }
+    return MF_OK;
+}
+
 static mf_status check_atom(const mf_structure *s, const mf__atom *atom) {
     char text[48];
     const double xyz[3] = {atom->x, atom->y, atom->z};
@@ -100,9 +115,7 @@ mf_status mf__pdb_holds(const mf_structure *s, int decimal) {
     }
     for (int64_t i = 0; i < s->n_monomers; i++)
         MF_TRY(check_name("residue name", mf__name(&s->names, s->monomers[i]), 3));
-    for (int i = 0; i < 3; i++)
-        if (!(s->cell[i] < 99999.9995)) return too_large("cell", s->cell[i]);
-    return MF_OK;
+    return check_cell(s);
 }
 
 /* ---- one model ---- */

@@ -254,6 +254,22 @@ describe("PDB", function()
     assert.are.equal("P 21 21 2 (a)", group(again(of "P 21 21 2 (a)", ".cif")))
   end)
 
+  it("cannot hold a cell whose numbers are wider than their columns, or a length that reads as none there", function()
+    local function has(a, alpha)
+      local s = parse(("data_x\n_cell.length_a %s _cell.length_b 50 _cell.length_c 60\n"):format(a)
+        .. ("_cell.angle_alpha %s _cell.angle_beta 90 _cell.angle_gamma 90\n"):format(alpha)
+        .. ROWS .. "ATOM C CA ALA A 1 1 1 X ? 1 2 3\n")
+      return pcall(s.write, s, folder .. "/x.pdb")
+    end
+    assert.is_true(has("99999.999", "179.99"))
+    assert.is_true(has("1.0004", "90"))
+    for _, case in ipairs { { "100000", "90", "length a" }, { "0.0004", "90", "length a" }, { "40", "90300", "angle alpha" } } do
+      local ok, message = has(case[1], case[2])
+      assert.is_false(ok)
+      assert.matches("the cell " .. case[3] .. " '%d[%d.e-]*' does not fit the columns of PDB", message)
+    end
+  end)
+
   it("cannot hold an insertion code that is a digit: it would be one of the number", function()
     refused("ATOM C CA ALA A 1 1 6 X 2 1 2 3", "the insertion code '2'")
   end)
