@@ -112,6 +112,7 @@ local MODEL = {
   { "precision", "string", "of attention, where it differs from the run's" },
   { "split_type", "string", "of precision split: fp16 or bf16" },
   { "checkpoint", "boolean", "recompute blocks in backward; by default but for attention, from 4096 residues on" },
+  { "factor_init", "string", "how pair factors begin: alike, or published (dead after the first block)" },
   { "compat", "boolean", "masks as the original programs apply them" },
 }
 

@@ -230,6 +230,40 @@ describe("the flash_ipa network", function()
     assert.is_true(mf.memory("null").peak / n <= 280e3, mf.memory("null").peak / n .. " bytes a residue")
   end)
 
+  it("begins with pair factors that learn in every block, which the published start does not", function()
+    local function begun(factor_init)
+      local o = { rng = mf.rng(91), blocks = 3, factor_init = factor_init }
+      for key, value in pairs(tiny) do if o[key] == nil then o[key] = value end end
+      local model, rng = mf.models.flash_ipa(o), mf.rng(93)
+      -- fresh attention gives nothing, whatever its pairs are
+      for b = 0, 2 do model.trunk["ipa_" .. b].linear_out.weight:detach():normal_(0, 1, rng) end
+      return model
+    end
+    local function slope(model, name)
+      for _, named in ipairs(model:named_parameters()) do
+        if named[1] == name then return named[2]:grad():abs():max():item() end
+      end
+      error(name)
+    end
+    for factor_init, learns in pairs { alike = true, published = false } do
+      local model, rng = begun(factor_init), mf.rng(94)
+      local inputs = inputs_of({ 7, 5 }, rng)
+      local z = model.edge_embedder { s = inputs.node_embeddings, translations = inputs.translations, packing = inputs.packing }
+      assert.equal(learns, z:select(2, 1):bytes() == z:select(2, 2):bytes())
+      local out = model(inputs)
+      local loss = (out.translations * mf.randn(12, 3, { rng = rng })):sum() + (out.node * mf.randn(12, 16, { rng = rng })):sum()
+      loss:backward()
+      for b = 0, 1 do
+        for _, name in ipairs { "edge_transition_" .. b .. ".final_layer.weight", "ipa_" .. (b + 1) .. ".linear_b.weight" } do
+          assert.equal(learns, slope(model, "trunk." .. name) > 0, name)
+        end
+      end
+    end
+    local ok, message = pcall(mf.models.flash_ipa, { factor_init = "like" })
+    assert.is_false(ok)
+    assert.matches("models_spec.lua:%d+: unknown factor_init 'like' %(known: alike, published%)", message)
+  end)
+
   it("refuses to recompute what it does not know", function()
     local ok, message = pcall(model_of, { checkpoint = "blocks" })
     assert.is_false(ok)

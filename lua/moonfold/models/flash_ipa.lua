@@ -38,7 +38,7 @@ for key, value in pairs(trunk.defaults) do defaults[key] = value end
 local define = module.define("flash_ipa", defaults, function(self, o)
   self.edge_embedder = edge_embedder {
     mode = o.mode, node = o.node, edge = o.edge, feat = o.feat, bins = o.bins, rank = o.rank, neighbours = o.neighbours,
-    max_len = o.max_len, compat = o.compat, rng = o.rng,
+    max_len = o.max_len, factor_init = o.factor_init, compat = o.compat, rng = o.rng,
   }
   self.trunk = trunk.build(o)
 end, forward, {
@@ -62,7 +62,8 @@ end, forward, {
 --   `neighbours` (10), `transformer_heads` (4), `transformer_layers` (2), `feat` (64), `bins` (22), `max_len` (for factorizing),
 --   `gauge` ("canonical"), `layout` ("3p"), `precision` (the global one), `split_type` ("fp16"), `checkpoint` (what
 --   backward makes again instead of keeping it: "attention" each block but for its attention, true each block, false nothing;
---   by default "attention" from sequences of 4096 residues on), `compat` (false: true lets masked residues be neighbours), `rng`
+--   by default "attention" from sequences of 4096 residues on), `factor_init` ("alike", or "published": how pair
+--   factors begin, see `nn.initial`), `compat` (false: true lets masked residues be neighbours), `rng`
 -- @usage local model = mf.models.flash_ipa { node = 256, edge = 128, blocks = 6, rank = 2 }
 --        local out = model { translations = x, rotations = R, node_embeddings = s, packing = packing }
 return setmetatable({ name = "flash_ipa", defaults = defaults, methods = define.methods }, {

@@ -28,7 +28,7 @@ local function build(self, o)
   self.embedding_layer = indexed_embedder {
     mode = o.mode, node = o.node, edge = o.edge, position = o.position, self_condition = o.self_condition, bins = o.bins,
     min_bin = o.min_bin, max_bin = o.max_bin, feat = o.feat, rank = o.rank, neighbours = o.neighbours, max_len = o.max_len,
-    compat = o.compat, rng = o.rng,
+    factor_init = o.factor_init, compat = o.compat, rng = o.rng,
   }
   -- what is FoldFlow's own in the shared trunk, and no choice
   self._trunk = setmetatable({ unused = true, renormalise = true, padding_logit = 1 }, { __index = o })
@@ -72,7 +72,7 @@ local define = module.define("foldflow", defaults, build, forward, {
 --   of index and time embeddings), `hidden` (256), `skip` (64), `heads` (8), `query_points` (8), `value_points` (12), `blocks` (4),
 --   `transformer_heads` (4), `transformer_layers` (2), `bins` (22), `min_bin` (1e-5), `max_bin` (20), `self_condition` (true),
 --   `rank` (2), `neighbours` (20) and `feat` (64) of the FlashIPA modes, `compat` (false), and what `models.flash_ipa` has of
---   `gauge`, `layout`, `precision`, `split_type`, `checkpoint`, `max_len`, `rng`; the public code's names are understood too
+--   `gauge`, `layout`, `precision`, `split_type`, `checkpoint`, `factor_init`, `max_len`, `rng`; the public code's names are understood too
 -- @usage local model = mf.models.foldflow { preset = "flash", blocks = 2 }
 --        local clean = model(mf.flow.se3 { profile = "protein" }:corrupt(batch))
 return setmetatable({ name = "foldflow", defaults = defaults, methods = define.methods }, {

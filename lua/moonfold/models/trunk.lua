@@ -32,7 +32,8 @@ local NM = 0.1    -- nm in an angstrom
 M.defaults = {
   mode = "flash_1d_bias", node = 256, edge = 128, hidden = 128, heads = 8, query_points = 8, value_points = 12, rank = 2,
   transformer_heads = 4, transformer_layers = 2, blocks = 6, gauge = "canonical", layout = "3p",
-  precision = module.OPTIONAL, split_type = "fp16", checkpoint = module.OPTIONAL, compat = false, rng = module.OPTIONAL,
+  precision = module.OPTIONAL, split_type = "fp16", checkpoint = module.OPTIONAL, factor_init = "alike", compat = false,
+  rng = module.OPTIONAL,
 }
 
 -- What only some networks have: `skip` channels of s0 beside s in the transformer; `unused` layers that stand in the peer's
@@ -80,7 +81,8 @@ function M.build(o)
     trunk["bb_update_" .. b] = backbone_update { dim = dim, renormalise = o.renormalise or false, rng = rng }
     if b < o.blocks - 1 then
       trunk["edge_transition_" .. b] = edge_transition {
-        node = dim, edge = o.edge, dense = o.mode == "orig_2d_bias", rank = paired and o.rank or 0, rng = rng,
+        node = dim, edge = o.edge, dense = o.mode == "orig_2d_bias", rank = paired and o.rank or 0,
+        factor_init = o.factor_init, rng = rng,
       }
     end
   end

@@ -15,6 +15,7 @@
 local mf = require "moonfold"
 local fail = require "moonfold.fail"
 local module = require "moonfold.nn.module"
+local initial = require "moonfold.nn.initial"
 local linear = require "moonfold.nn.linear"
 local mlp = require "moonfold.nn.mlp"
 local factorizer = require "moonfold.nn.factorizer"
@@ -40,6 +41,11 @@ local function build(self, o)
     self.linear_relpos = lin(F, 4 * r * F)
     self.linear_t_distogram = lin(k * (B + F), 2 * r * B)
     self.linear_sc_distogram = lin(k * (B + F), 2 * r * B)
+    if initial.alike(o.factor_init) then
+      for _, layer in ipairs { self.linear_s_p, self.linear_relpos, self.linear_t_distogram, self.linear_sc_distogram } do
+        initial.halves_alike(layer)
+      end
+    end
   elseif kind ~= "none" then
     self.linear_s_p = lin(o.node, F)
     self.linear_relpos = lin(F, F)
@@ -108,10 +114,10 @@ end
 -- missing; `index` int32 (N) stands in for positions, `edge` (P, edge) for the computed pairs in the modes that have dense ones).
 -- @tparam table o `mode` ("flash_1d_bias"), `node` (256), `edge` (128), `feat` (64), `bins` (22), `rank` (2), `neighbours` (10),
 --   `min_bin` (1e-3) and `max_bin` (20), the edges of the first and last bin in angstrom, `max_len` (required to factorize),
---   `compat` (false), `rng`
+--   `factor_init` ("alike", or "published": `nn.initial`), `compat` (false), `rng`
 -- @usage local embed = nn.edge_embedder { mode = "flash_1d_bias", neighbours = 20 }
 --        local z = embed { s = s, translations = t, packing = packing }
 return module.define("edge_embedder", {
   mode = "flash_1d_bias", node = 256, edge = 128, feat = 64, bins = 22, rank = 2, neighbours = 10, min_bin = 1e-3, max_bin = 20,
-  max_len = module.OPTIONAL, compat = false, rng = module.OPTIONAL,
+  max_len = module.OPTIONAL, factor_init = "alike", compat = false, rng = module.OPTIONAL,
 }, build, forward, { describe = function(self) return self._options.mode end })

@@ -4,11 +4,13 @@
 --     dense     z_ij <- G( z_ij | n_i | n_j )
 --     factors   z^f_i,rho <- G( (z^f_i,rho | beta_i[f, rho]) / sqrt(2) ),      beta = Lin_edge_bias(n) viewed [2, r, 2N']
 --
--- A fresh one returns 0. The caller masks.
+-- A fresh one of dense pairs returns 0, and so does one of factors with factor_init = "published" (nn.initial says why that is not
+-- the default). The caller masks.
 -- @module moonfold.nn.edge_transition
 local mf = require "moonfold"
 local fail = require "moonfold.fail"
 local module = require "moonfold.nn.module"
+local initial = require "moonfold.nn.initial"
 local linear = require "moonfold.nn.linear"
 local layer_norm = require "moonfold.nn.layer_norm"
 local sequential = require "moonfold.nn.sequential"
@@ -26,7 +28,8 @@ local function build(self, o)
     linear { input = wide, output = wide, init = "relu", rng = rng }, activations.relu,
     linear { input = wide, output = wide, init = "relu", rng = rng }, activations.relu,
   }
-  self.final_layer = linear { input = wide, output = o.output or o.edge, init = "final", rng = rng }
+  local begins = initial.alike(o.factor_init) and not o.dense and "default" or "final"
+  self.final_layer = linear { input = wide, output = o.output or o.edge, init = begins, rng = rng }
   self.layer_norm = layer_norm { dim = o.output or o.edge }
 end
 
@@ -52,10 +55,12 @@ local function forward(self, s, z, packing)
 end
 
 --- An edge transition; called with (s, z) for factors (N, 2, r, edge), with (s, z, packing) for dense pairs (P, edge).
--- @tparam table o `node` (256), `edge` (128), `output` (edge), `rank` (2), `dense` (false), `dilation` (2), `rng`
+-- @tparam table o `node` (256), `edge` (128), `output` (edge), `rank` (2), `dense` (false), `dilation` (2),
+--   `factor_init` ("alike", or "published"), `rng`
 -- @usage z = nn.edge_transition { node = 256, edge = 128, rank = 2 }(s, z)
 return module.define("edge_transition", {
-  node = 256, edge = 128, output = module.OPTIONAL, rank = 2, dense = false, dilation = 2, rng = module.OPTIONAL,
+  node = 256, edge = 128, output = module.OPTIONAL, rank = 2, dense = false, dilation = 2, factor_init = "alike",
+  rng = module.OPTIONAL,
 }, build, forward, { describe = function(self)
   return self._options.dense and "dense" or ("rank %d"):format(self._options.rank)
 end })

@@ -30,7 +30,7 @@ local function build(self, o)
   if not o.self_condition then fail("self_condition = false: only mode orig_2d_bias can do without") end
   self.edge_embedder = edge_embedder {
     mode = o.mode, node = o.node, edge = o.edge, feat = o.feat, bins = o.bins, rank = o.rank, neighbours = o.neighbours,
-    min_bin = o.min_bin, max_bin = o.max_bin, max_len = o.max_len, compat = o.compat, rng = o.rng,
+    min_bin = o.min_bin, max_bin = o.max_bin, max_len = o.max_len, factor_init = o.factor_init, compat = o.compat, rng = o.rng,
   }
 end
 
@@ -68,10 +68,11 @@ end
 -- three may be missing; gives nodes (N, node) and the pairs that the mode's attention takes.
 -- @tparam table o `mode` ("orig_2d_bias"), `node` (256), `edge` (128), `position` (32), `self_condition` (true), `bins` (22),
 --   `min_bin` (1e-5), `max_bin` (20), and for the other modes what `nn.edge_embedder` takes: `feat` (64), `rank` (2),
---   `neighbours` (20), `max_len`, `compat`; `rng`
+--   `neighbours` (20), `max_len`, `factor_init`, `compat`; `rng`
 -- @usage local embed = nn.indexed_embedder { node = 256, edge = 128 }
 --        local s, z = embed { t = t, packing = packing, index = packing:position() + 1, translations = x }
 return module.define("indexed_embedder", {
   mode = "orig_2d_bias", node = 256, edge = 128, position = 32, self_condition = true, bins = 22, min_bin = 1e-5, max_bin = 20,
-  feat = 64, rank = 2, neighbours = 20, max_len = module.OPTIONAL, compat = false, rng = module.OPTIONAL,
+  feat = 64, rank = 2, neighbours = 20, max_len = module.OPTIONAL, factor_init = "alike", compat = false,
+  rng = module.OPTIONAL,
 }, build, forward, { describe = function(self) return self._options.mode end })

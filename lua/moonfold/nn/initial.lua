@@ -63,6 +63,29 @@ function M.weight(kind, size, rng)
   return parameter(x)
 end
 
+-- How the two factors of a pair begin (`factor_init`): "published" as the public code has it, "alike" as Moonfold does.
+local FACTORS = { alike = true, published = true }
+
+--- Should pair factors begin alike? The published start keeps FlashIPA from learning some of what its parameters could: a fresh edge
+-- transition gives z1 = z2 = 0, where the gradient of z1 z2 is 0 too, so that no step ever leaves it and pairs end after the first
+-- block; and two unrelated factors make a bias of noise. Alike, the transitions begin with random last layers, and both
+-- factors of the embedder with the same weights: the bias is a kernel z_i . z_j, large where residues have like features.
+-- @tparam string kind "alike" or "published"
+-- @treturn boolean
+function M.alike(kind)
+  if not FACTORS[kind] then fail("unknown factor_init '%s' (known: alike, published)", tostring(kind)) end
+  return kind == "alike"
+end
+
+--- Gives the second half of a linear layer's outputs the weights and biases of the first.
+-- @tparam linear layer of an even number of outputs
+function M.halves_alike(layer)
+  for _, values in ipairs { layer.weight:detach(), layer.bias:detach() } do
+    local half = values:size(1) / 2
+    values:narrow(1, half + 1, half):copy_(values:narrow(1, 1, half))
+  end
+end
+
 --- A bias (out) as a parameter.
 -- @tparam string kind
 -- @tparam table size `{ outputs, inputs }` of its weight
