@@ -18,7 +18,7 @@ enum {
     FIELD_ASYM = 16,        /* where the first has one: a writer gives one to all */
     FIELD_ENTITY = 32,      /* likewise */
     FIELD_SERIAL = 64,
-    FIELD_COLUMNS = 128,    /* numbers are rounded as the columns of PDB do, a charge has one digit, an element that is none is guessed anew */
+    FIELD_COLUMNS = 128,    /* numbers are rounded as the columns of PDB do, a charge has one digit, an element that is none may be another */
     FIELD_FILE = FIELD_LABELLED | FIELD_LABEL | FIELD_POLYMER | FIELD_CODE | FIELD_ASYM | FIELD_ENTITY | FIELD_SERIAL
 };
 
@@ -62,7 +62,8 @@ static void same_atom(const same *p, int64_t i, int64_t k, int fields) {
     }
     same_text(p, "atom", "name", MF_TEXT_ATOM, i, k);
     const char *element = mf_structure_text(p->a, MF_TEXT_ELEMENT, i);
-    if (!(fields & FIELD_COLUMNS) || mf__is_element(element, (int64_t)strlen(element))) same_text(p, "atom", "element", MF_TEXT_ELEMENT, i, k);
+    const int guessed = *element == '\0' || (fields & FIELD_COLUMNS && !mf__is_element(element, (int64_t)strlen(element)));
+    if (!guessed) same_text(p, "atom", "element", MF_TEXT_ELEMENT, i, k);
     same_number(p, "atom", i, "x", x.x, y.x);
     same_number(p, "atom", i, "y", x.y, y.y);
     same_number(p, "atom", i, "z", x.z, y.z);

@@ -72,7 +72,8 @@ local define = module.define("foldflow", defaults, build, forward, {
 --   of index and time embeddings), `hidden` (256), `skip` (64), `heads` (8), `query_points` (8), `value_points` (12), `blocks` (4),
 --   `transformer_heads` (4), `transformer_layers` (2), `bins` (22), `min_bin` (1e-5), `max_bin` (20), `self_condition` (true),
 --   `rank` (2), `neighbours` (20) and `feat` (64) of the FlashIPA modes, `compat` (false), and what `models.flash_ipa` has of
---   `gauge`, `layout`, `precision`, `split_type`, `checkpoint`, `factor_init`, `max_len`, `rng`; the public code's names are understood too
+--   `gauge`, `layout`, `precision`, `split_type`, `checkpoint`, `factor_init`, `max_len`, `rng`; the public code's names are
+--   understood too
 -- @usage local model = mf.models.foldflow { preset = "flash", blocks = 2 }
 --        local clean = model(mf.flow.se3 { profile = "protein" }:corrupt(batch))
 return setmetatable({ name = "foldflow", defaults = defaults, methods = define.methods }, {

@@ -66,10 +66,10 @@ end
 -- How the two factors of a pair begin (`factor_init`): "published" as the public code has it, "alike" as Moonfold does.
 local FACTORS = { alike = true, published = true }
 
---- Should pair factors begin alike? The published start keeps FlashIPA from learning some of what its parameters could: a fresh edge
--- transition gives z1 = z2 = 0, where the gradient of z1 z2 is 0 too, so that no step ever leaves it and pairs end after the first
--- block; and two unrelated factors make a bias of noise. Alike, the transitions begin with random last layers, and both
--- factors of the embedder with the same weights: the bias is a kernel z_i . z_j, large where residues have like features.
+--- Should pair factors begin alike? The published start keeps FlashIPA from learning some of what its parameters could: a fresh
+-- edge transition gives z1 = z2 = 0, where the gradient of z1 z2 is 0 too, so that no step ever leaves it and pairs end after
+-- the first block; and two unrelated factors make a bias of noise. Alike, the transitions begin with random last layers, and
+-- both factors of the embedder with the same weights: the bias is a kernel z_i . z_j, large where residues have like features.
 -- @tparam string kind "alike" or "published"
 -- @treturn boolean
 function M.alike(kind)
