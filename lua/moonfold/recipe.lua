@@ -107,6 +107,7 @@ local MODEL = {
   { "max_len", "integer", "longest sequence of mode flash_2d_factorize_bias" },
   { "transformer_heads", "integer", "heads of the sequence transformer" },
   { "transformer_layers", "integer", "its layers" },
+  { "rotary", "boolean", "attention knows offsets along the chain: queries and keys turned by their residue's index" },
   { "gauge", "string", "of attention: canonical, centred, none" },
   { "layout", "string", "of attention's columns: 3p or published" },
   { "precision", "string", "of attention, where it differs from the run's" },

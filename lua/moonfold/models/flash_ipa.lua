@@ -60,10 +60,11 @@ end, forward, {
 -- @tparam table o `mode` ("flash_1d_bias"; also "flash_2d_factorize_bias", "flash_no_bias", "orig_2d_bias", "orig_no_bias"),
 --   `node` (256), `edge` (128), `hidden` (128), `heads` (8), `query_points` (8), `value_points` (12), `rank` (2), `blocks` (6),
 --   `neighbours` (10), `transformer_heads` (4), `transformer_layers` (2), `feat` (64), `bins` (22), `max_len` (for factorizing),
---   `gauge` ("canonical"), `layout` ("3p"), `precision` (the global one), `split_type` ("fp16"), `checkpoint` (what
---   backward makes again instead of keeping it: "attention" each block but for its attention, true each block, false nothing;
---   by default "attention" from sequences of 4096 residues on), `factor_init` ("alike", or "published": how pair
---   factors begin, see `nn.initial`), `compat` (false: true lets masked residues be neighbours), `rng`
+--   `rotary` (false: true lets attention know offsets along the chain, see `nn.rotary`), `gauge` ("canonical"), `layout` ("3p"),
+--   `precision` (the global one), `split_type` ("fp16"), `checkpoint` (what backward makes again instead of keeping it: "attention"
+--   each block but for its attention, true each block, false nothing; by default "attention" from sequences of 4096 residues
+--   on), `factor_init` ("alike", or "published": how pair factors begin, see `nn.initial`), `compat` (false: true lets masked
+--   residues be neighbours), `rng`
 -- @usage local model = mf.models.flash_ipa { node = 256, edge = 128, blocks = 6, rank = 2 }
 --        local out = model { translations = x, rotations = R, node_embeddings = s, packing = packing }
 return setmetatable({ name = "flash_ipa", defaults = defaults, methods = define.methods }, {

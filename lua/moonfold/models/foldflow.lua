@@ -39,7 +39,7 @@ local function forward(self, noisy)
   local o, packing = self._trunk, trunk.check(noisy)
   if not noisy.t then fail("the noisy batch needs t, one number a sequence") end
   local x = noisy.translations
-  local call = trunk.masks(o, noisy, x)
+  local call = trunk.masks(o, noisy, x, noisy.index)
   local index = noisy.index or packing:position(x:device())
   local s, pair = self.embedding_layer {
     t = noisy.t, packing = packing, index = index + 1, translations = x, trans_sc = noisy.trans_sc, fixed = noisy.fixed,
@@ -72,8 +72,8 @@ local define = module.define("foldflow", defaults, build, forward, {
 --   of index and time embeddings), `hidden` (256), `skip` (64), `heads` (8), `query_points` (8), `value_points` (12), `blocks` (4),
 --   `transformer_heads` (4), `transformer_layers` (2), `bins` (22), `min_bin` (1e-5), `max_bin` (20), `self_condition` (true),
 --   `rank` (2), `neighbours` (20) and `feat` (64) of the FlashIPA modes, `compat` (false), and what `models.flash_ipa` has of
---   `gauge`, `layout`, `precision`, `split_type`, `checkpoint`, `factor_init`, `max_len`, `rng`; the public code's names are
---   understood too
+--   `rotary`, `gauge`, `layout`, `precision`, `split_type`, `checkpoint`, `factor_init`, `max_len`, `rng`; the public code's
+--   names are understood too
 -- @usage local model = mf.models.foldflow { preset = "flash", blocks = 2 }
 --        local clean = model(mf.flow.se3 { profile = "protein" }:corrupt(batch))
 return setmetatable({ name = "foldflow", defaults = defaults, methods = define.methods }, {

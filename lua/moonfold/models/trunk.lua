@@ -31,7 +31,7 @@ local NM = 0.1    -- nm in an angstrom
 --- Options of a trunk and their defaults, shared by every network that has one.
 M.defaults = {
   mode = "flash_1d_bias", node = 256, edge = 128, hidden = 128, heads = 8, query_points = 8, value_points = 12, rank = 2,
-  transformer_heads = 4, transformer_layers = 2, blocks = 6, gauge = "canonical", layout = "3p",
+  transformer_heads = 4, transformer_layers = 2, blocks = 6, rotary = false, gauge = "canonical", layout = "3p",
   precision = module.OPTIONAL, split_type = "fp16", checkpoint = module.OPTIONAL, factor_init = "alike", compat = false,
   rng = module.OPTIONAL,
 }
@@ -43,7 +43,7 @@ local function attention(o)
   local paired = o.mode == "flash_1d_bias" or o.mode == "flash_2d_factorize_bias"
   local shared = {
     dim = o.node, edge = o.edge, heads = o.heads, hidden = o.hidden, query_points = o.query_points,
-    value_points = o.value_points, gauge = o.gauge, rng = o.rng,
+    value_points = o.value_points, rotary = o.rotary, gauge = o.gauge, rng = o.rng,
   }
   local layer
   if o.mode == "orig_2d_bias" then
@@ -93,8 +93,9 @@ end
 -- @tparam table o options of the network; `padding_logit` only under compat
 -- @tparam table inputs `mask` (N), `fixed` (N), `edge_mask` (P), each may be missing, and `packing`
 -- @param x a tensor (N, ...) of the type and device that the network works in
+-- @param index int32 (N) or nil: residues' numbers in the place of their positions, for `rotary`
 -- @treturn table for `run`; `column` is the mask as (N, 1) numbers
-function M.masks(o, inputs, x)
+function M.masks(o, inputs, x, index)
   local mask, free, packing = inputs.mask, inputs.mask, inputs.packing
   local column = mask_of.column(mask)
   if inputs.fixed then
@@ -107,7 +108,7 @@ function M.masks(o, inputs, x)
     pair_column = mask_of.column(inputs.edge_mask) or mask_of.pairs(mask, packing)
   end
   return {
-    packing = packing, mask = mask_of.bool(mask), column = column, pair_column = pair_column, free = free,
+    packing = packing, index = index, mask = mask_of.bool(mask), column = column, pair_column = pair_column, free = free,
     key_bias = sequence_transformer.key_bias_of(mask, o.transformer_heads, x, o.compat and o.padding_logit or nil),
   }
 end
@@ -116,7 +117,7 @@ end
 local function block(trunk, b, call, s, frame, t, pair, initial)
   local R = frame:ndim() == 3 and frame or mf.geometry.quat_to_rot(frame)
   local attended = trunk["ipa_" .. b] {
-    s = s, frames = { R = R, t = t }, pair = pair, packing = call.packing, mask = call.mask,
+    s = s, frames = { R = R, t = t }, pair = pair, packing = call.packing, index = call.index, mask = call.mask,
   }
   s = trunk["ipa_ln_" .. b](s, attended, call.column)
   local skip = trunk["skip_embed_" .. b]

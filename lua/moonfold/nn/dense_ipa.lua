@@ -31,16 +31,16 @@ end
 
 --- An IPA layer with dense pairs, from s (N, dim) to (N, dim).
 -- @tparam table o `dim` (256), `edge` (128) channels of z, `heads` (8), `hidden` (128), `query_points` (8), `value_points`
---   (12), `pair_scale` (sqrt(1/3)), `gauge` ("canonical"), `init` ("final") of linear_out, `rng`
+--   (12), `pair_scale` (sqrt(1/3)), `gauge` ("canonical"), `rotary` (false), `init` ("final") of linear_out, `rng`
 -- @usage local attend = nn.dense_ipa { dim = 256, heads = 8 }
 --        s = s + attend { s = s, frames = { R = R, t = t }, pair = z, packing = packing }
 return module.define("dense_ipa", {
   dim = 256, edge = 128, heads = 8, hidden = 128, query_points = 8, value_points = 12, pair_scale = math.sqrt(1 / 3),
-  gauge = "canonical", init = "final", rng = module.OPTIONAL,
+  gauge = "canonical", rotary = false, init = "final", rng = module.OPTIONAL,
 }, function(self, o)
   lift.check_gauge(o.gauge)
   local down = math.floor(o.edge / 4)
-  self.scalar = tree.inline(scalar { dim = o.hidden })
+  self.scalar = tree.inline(scalar { dim = o.hidden, rotary = o.rotary })
   self.points = tree.inline(points { query = o.query_points, value = o.value_points })
   self._terms = { self.scalar, self.points }
   local features = o.heads * down

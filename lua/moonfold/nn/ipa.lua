@@ -27,11 +27,12 @@ local function forward(self, inputs)
   lift.check(inputs)
   local precision = lift.precision(o.precision)
   local frames = inputs.frames or fail("points: inputs have no frames ({ R =, t = })")
-  local s, scalars, at = inputs.s, self.scalar, self.points
+  local s, at = inputs.s, self.points
+  local q, kv = self.scalar:project(inputs, o.heads)
   local pair_bias, pair_value
   if self.pair then pair_bias, pair_value = self.pair:project(inputs) end
   return self.linear_out(mf.flash_ipa {
-    q = scalars.linear_q(s), kv = scalars.linear_kv(s), q_points = at.linear_q_points(s), kv_points = at.linear_kv_points(s),
+    q = q, kv = kv, q_points = at.linear_q_points(s), kv_points = at.linear_kv_points(s),
     pair_bias = pair_bias, pair_value = pair_value, head_weights = at.head_weights, R = frames.R, t = frames.t,
     mask = mask_of.bool(inputs.mask), packing = inputs.packing, heads = o.heads, gauge = o.gauge,
     precision = precision == "split" and o.split_type or precision, split = precision == "split",
@@ -41,15 +42,16 @@ end
 --- A FlashIPA layer, from s (N, dim) to (N, dim); no residual inside.
 -- @tparam table o `dim` (256) node channels, `edge` (128) channels of the factors, `rank` (2, 0 for none), `heads` (8),
 --   `hidden` (128) scalar channels a head, `query_points` (8), `value_points` (12), `gauge` ("canonical"), `layout` ("3p"),
---   `precision` (the global one), `split_type` ("fp16"), `init` ("final") of linear_out, `rng`
+--   `rotary` (false: true turns q and k by the residue's index, see nn.rotary), `precision` (the global one), `split_type`
+--   ("fp16"), `init` ("final") of linear_out, `rng`
 -- @usage local attend = nn.ipa { dim = 256, heads = 8 }
 --        s = s + attend { s = s, frames = { R = R, t = t }, pair = z, packing = packing }
 return module.define("ipa", {
   dim = 256, edge = 128, rank = 2, heads = 8, hidden = 128, query_points = 8, value_points = 12, gauge = "canonical",
-  layout = "3p", precision = module.OPTIONAL, split_type = "fp16", init = "final", rng = module.OPTIONAL,
+  layout = "3p", rotary = false, precision = module.OPTIONAL, split_type = "fp16", init = "final", rng = module.OPTIONAL,
 }, function(self, o)
   lift.check_gauge(o.gauge)
-  self.scalar = tree.inline(scalar { dim = o.hidden })
+  self.scalar = tree.inline(scalar { dim = o.hidden, rotary = o.rotary })
   self.points = tree.inline(points { query = o.query_points, value = o.value_points, layout = o.layout })
   self._terms = { self.scalar, self.points }
   if o.rank > 0 then

@@ -1,0 +1,72 @@
+-- Rotary positions: what they compute, that attention then knows offsets alone, in every layer and layout.
+local mf = require "moonfold"
+local nn = mf.nn
+local rotary = require "moonfold.nn.rotary"
+local help = require "spec.support.nn"
+
+local function worst(a, b) return (a - b):abs():max():item() end
+local function int32(list) return mf.tensor(list, { dtype = "int32" }) end
+
+describe("rotary", function()
+  it("turns each pair of columns by its frequency times the index, and leaves what is behind them", function()
+    local dim, n, H, w = 6, 5, 2, 9
+    local x, index = mf.randn(n, H, w, { rng = mf.rng(1) }), { 0, 1, 7, 40, 41 }
+    local y = rotary.turn(x, dim, int32(index)):totable()
+    local given = x:totable()
+    for i = 1, n do
+      for h = 1, H do
+        for l = 0, dim / 2 - 1 do
+          local angle = index[i] * math.pi / 2056 ^ (2 * l / dim)
+          local a, b = given[i][h][l + 1], given[i][h][dim / 2 + l + 1]
+          assert.near(a * math.cos(angle) - b * math.sin(angle), y[i][h][l + 1], 1e-4)
+          assert.near(a * math.sin(angle) + b * math.cos(angle), y[i][h][dim / 2 + l + 1], 1e-4)
+        end
+        for c = dim + 1, w do assert.equal(given[i][h][c], y[i][h][c]) end
+      end
+    end
+  end)
+
+  it("makes the product of a query and a key depend on how far apart they are alone", function()
+    local dim, x, y = 16, mf.randn(1, 3, 16, { rng = mf.rng(2) }), mf.randn(1, 3, 16, { rng = mf.rng(3) })
+    local function product(i, j) return (rotary.turn(x, dim, int32 { i }) * rotary.turn(y, dim, int32 { j })):sum(3) end
+    assert.is_true(worst(product(3, 5), product(103, 105)) < 1e-4)
+    assert.is_true(worst(product(3, 5), product(3, 6)) > 1e-2)
+  end)
+
+  for _, kind in ipairs { "ipa", "published", "dense_ipa" } do
+    it("reaches attention: " .. kind, function()
+      local n, packing = 7, mf.packing { 7 }
+      local function out(rotates, index)
+        local o = { dim = 16, edge = 8, heads = 2, hidden = 6, query_points = 2, value_points = 2, rotary = rotates,
+          init = "default", rng = mf.rng(4) }
+        if kind == "published" then o.layout = kind end
+        local layer = nn[kind == "dense_ipa" and kind or "ipa"](o)
+        local s = mf.randn(n, 16, { rng = mf.rng(5) })
+        local pair = kind == "dense_ipa" and mf.randn(n * n, 8, { rng = mf.rng(6) }) or mf.randn(n, 2, 2, 8, { rng = mf.rng(6) })
+        local R, t = help.chain(n, mf.rng(7))
+        return layer { s = s, frames = { R = R, t = t }, pair = pair, packing = packing,
+          index = index and int32(index) }
+      end
+      local plain, turned = out(false), out(true)
+      assert.is_true(worst(plain, turned) > 1e-3)
+      assert.equal(0, worst(turned, out(true, { 0, 1, 2, 3, 4, 5, 6 })))
+      assert.is_true(worst(turned, out(true, { 50, 51, 52, 53, 54, 55, 56 })) < 1e-4)     -- offsets alone
+      assert.is_true(worst(turned, out(true, { 0, 1, 2, 3, 14, 15, 16 })) > 1e-3)         -- a gap is seen
+    end)
+  end
+
+  it("is an option of every network, of no parameter", function()
+    for name, o in pairs { foldflow = { preset = "flash" }, rna_frameflow = { preset = "base" }, flash_ipa = {} } do
+      o.blocks, o.rotary = 1, true
+      local with = mf.models[name](o)
+      o.rotary = false
+      assert.equal(mf.models[name](o):count(), with:count())
+    end
+  end)
+
+  it("refuses odd widths", function()
+    local ok, message = pcall(nn.ipa, { hidden = 7, rotary = true })
+    assert.is_false(ok)
+    assert.matches("rotary: 7 channels a head, expected an even number", message)
+  end)
+end)
