@@ -335,6 +335,8 @@ mf_status mf_kabsch_pairs(mf_tensor **R, mf_tensor **distance, const mf_tensor *
 mf_status mf_neighbours(mf_tensor **index, mf_tensor **distance, const mf_tensor *x, const mf_tensor *mask, int k, const mf_packing *packing); /* positions in the sequence, nearest first, ties by index; layers.md 3 */
 mf_status mf_distogram(mf_tensor **out, const mf_tensor *distance, double lo, double hi, int bins);          /* one-hot, layers.md 3 */
 mf_status mf_index_embedding(mf_tensor **out, const mf_tensor *index, int width, double max_len);
+mf_status mf_rotary(mf_tensor **out, const mf_tensor *x, const mf_tensor *index, int64_t dim, double max_len);
+    /* x (N, H, w) with columns l and dim / 2 + l of each head turned by index (N) pi / max_len^(2l / dim); columns from dim, even, on stay */
 mf_status mf_pair_distance_loss(mf_tensor **sum, mf_tensor **pairs, const mf_tensor *predicted, const mf_tensor *truth, const mf_tensor *mask, double cutoff, const mf_packing *packing);
     /* predicted, truth (N, A, 3), mask (N, A); per sequence: sum over ordered pairs a != b of (D - D')^2 with D < cutoff (0: all), and how many; never L x L */
 typedef struct mf_neighbour_params {

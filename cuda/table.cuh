@@ -11,7 +11,7 @@
     X(random) X(random_rotations) X(random_igso3) X(random_each) X(random_permutation) \
     X(attention) X(attention_grad) X(pair_attention) X(pair_attention_grad) \
     X(rowwise) X(frames_apply) X(frames_apply_grad) X(frames_gauge) X(kabsch) X(kabsch_pairs) X(neighbours) X(distogram) X(index_embedding) \
-    X(pair_loss) X(pair_loss_grad) X(adam) X(sgd) X(sum_squares) \
+    X(rotary) X(pair_loss) X(pair_loss_grad) X(adam) X(sgd) X(sum_squares) \
     X(bias_grad) X(packing_tensor) \
     X(lift) X(lift_grad) X(readout) X(readout_grad) \
     X(bins_gather) X(bins_scatter) \

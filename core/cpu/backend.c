@@ -106,6 +106,7 @@ const mf_backend mf__cpu_backend = {
     .neighbours = mf__cpu_neighbours,
     .distogram = mf__cpu_distogram,
     .index_embedding = mf__cpu_index_embedding,
+    .rotary = mf__cpu_rotary,
     .pair_loss = mf__cpu_pair_loss,
     .pair_loss_grad = mf__cpu_pair_loss_grad,
 

@@ -63,6 +63,7 @@ mf_status mf__cpu_kabsch(mf_device *d, int dtype, const mf_packing *packing, con
 mf_status mf__cpu_neighbours(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index, void *distance);
 mf_status mf__cpu_distogram(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t bins, void *y);
 mf_status mf__cpu_index_embedding(mf_device *d, int64_t n, const int32_t *index, int64_t width, double max_len, float *y);
+mf_status mf__cpu_rotary(mf_device *d, const mf_rotary_args *a);
 mf_status mf__cpu_pair_loss(mf_device *d, const mf_pair_loss_args *a);
 mf_status mf__cpu_pair_loss_grad(mf_device *d, const mf_pair_loss_args *a);
 mf_status mf__cpu_adam(mf_device *d, int dtype, int64_t n, void *p, void *m, void *v, const void *g, const mf_adam_params *params);

@@ -56,6 +56,7 @@ static mf_status null_random_each(mf_device *d, const mf_random_each_args *a) { 
 static mf_status null_neighbours(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index, void *distance) { UNUSED(d); UNUSED(dtype); UNUSED(packing); UNUSED(k); UNUSED(x); UNUSED(mask); UNUSED(index); UNUSED(distance); return MF_OK; }
 static mf_status null_distogram(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t bins, void *y) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(distance); UNUSED(lo); UNUSED(hi); UNUSED(bins); UNUSED(y); return MF_OK; }
 static mf_status null_index_embedding(mf_device *d, int64_t n, const int32_t *index, int64_t width, double max_len, float *y) { UNUSED(d); UNUSED(n); UNUSED(index); UNUSED(width); UNUSED(max_len); UNUSED(y); return MF_OK; }
+static mf_status null_rotary(mf_device *d, const mf_rotary_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
 static mf_status null_pair_loss(mf_device *d, const mf_pair_loss_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
 static mf_status null_pair_loss_grad(mf_device *d, const mf_pair_loss_args *a) { UNUSED(d); UNUSED(a); return MF_OK; }
 static mf_status null_adam(mf_device *d, int dtype, int64_t n, void *p, void *m, void *v, const void *g, const mf_adam_params *params) { UNUSED(d); UNUSED(dtype); UNUSED(n); UNUSED(p); UNUSED(m); UNUSED(v); UNUSED(g); UNUSED(params); return MF_OK; }
@@ -129,6 +130,7 @@ const mf_backend mf__null_backend = {
     .neighbours = null_neighbours,
     .distogram = null_distogram,
     .index_embedding = null_index_embedding,
+    .rotary = null_rotary,
     .pair_loss = null_pair_loss,
     .pair_loss_grad = null_pair_loss_grad,
     .adam = null_adam,

@@ -149,6 +149,16 @@ typedef struct mf_ipa_args {
     void *dpair_value;            /* (N, 2, r, dz): readout_grad writes the first half of each row, lift_grad the second */
 } mf_ipa_args;
 
+/* Pairs of columns l, dim / 2 + l turned by angles that grow with the residue's index (geometry/rotary.c); dtype real. */
+typedef struct mf_rotary_args {
+    int dtype, inverse;           /* inverse: by the opposite angles */
+    int64_t n, heads, width, dim;
+    double max_len;
+    const int32_t *index;         /* (n) */
+    const void *x;                /* (n, heads, width) */
+    void *y;                      /* like x, apart from it */
+} mf_rotary_args;
+
 typedef struct mf_pair_loss_args {
     int dtype;
     int64_t atoms;                /* A */
@@ -279,6 +289,7 @@ struct mf_backend {
     mf_status (*neighbours)(mf_device *d, int dtype, const mf_packing *packing, int64_t k, const void *x, const void *mask, int32_t *index, void *distance);
     mf_status (*distogram)(mf_device *d, int dtype, int64_t n, const void *distance, double lo, double hi, int64_t bins, void *y);
     mf_status (*index_embedding)(mf_device *d, int64_t n, const int32_t *index, int64_t width, double max_len, float *y);
+    mf_status (*rotary)(mf_device *d, const mf_rotary_args *a);
     mf_status (*pair_loss)(mf_device *d, const mf_pair_loss_args *a);
     mf_status (*pair_loss_grad)(mf_device *d, const mf_pair_loss_args *a);
 

@@ -224,6 +224,20 @@ function M.index_embedding(index, width, max_len)
   return one(C.mf_index_embedding, index, width, max_len)
 end
 
+--- Pairs of columns turned by angles that grow with the residue's index, so that products of two heads know the offset: columns
+-- l and l + dim / 2 by index pi / max_len^(2l / dim), l < dim / 2 from 0. Columns behind the first `dim` stay as they are.
+-- @tparam tensor x (N, H, w)
+-- @tparam tensor index (N), int32 or int64
+-- @tparam number dim even, at most w
+-- @tparam[opt=2056] number max_len see `index_embedding`
+-- @treturn tensor (N, H, w)
+function M.rotary(x, index, dim, max_len)
+  tensors("rotary", x, index)
+  T.integer_argument("rotary", 3, dim)
+  max_len = T.number_argument("rotary", 4, max_len, 2056)
+  return one(C.mf_rotary, x, index, dim, max_len)
+end
+
 local neighbour_params = ffi.new "mf_neighbour_params[1]"
 
 --- A linear layer over the features of nearest neighbours: for each, first the one-hot bins of its distance, then the

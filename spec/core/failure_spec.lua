@@ -134,6 +134,7 @@ case("mf_neighbours", function() return x(6, 3), bool(6), 1, packing() end)
 case("mf_neighbours", function() return x(600, 3), nil, 7, mf.packing { 600 } end)
 case("mf_distogram", function() return x(6, 3):abs(), 0.1, 2, 5 end)
 case("mf_index_embedding", function() return whole { { 1, 2 }, { 3, 4 } }, 8, 100 end)
+case("mf_rotary", function() return leaf(2, 3, 7), whole { 1, 5 }, 4, 100 end)
 case("mf_neighbour_linear", function()
   return whole { { 1, 2 }, { 3, 4 }, { 0, 1 } }, x(3, 2):abs(), leaf(5, 2 * (3 + 4)), leaf(5),
     ffi.new("mf_neighbour_params[1]", { { lo = 0.1, hi = 2, max_len = 100, bins = 3, feat = 4 } })

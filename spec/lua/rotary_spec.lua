@@ -1,4 +1,4 @@
--- Rotary positions: what they compute, that attention then knows offsets alone, in every layer and layout.
+-- Rotary positions: attention knows offsets alone by them, in every layer and layout. What they compute: spec/core/rotary_spec.lua.
 local mf = require "moonfold"
 local nn = mf.nn
 local rotary = require "moonfold.nn.rotary"
@@ -8,24 +8,6 @@ local function worst(a, b) return (a - b):abs():max():item() end
 local function int32(list) return mf.tensor(list, { dtype = "int32" }) end
 
 describe("rotary", function()
-  it("turns each pair of columns by its frequency times the index, and leaves what is behind them", function()
-    local dim, n, H, w = 6, 5, 2, 9
-    local x, index = mf.randn(n, H, w, { rng = mf.rng(1) }), { 0, 1, 7, 40, 41 }
-    local y = rotary.turn(x, dim, int32(index)):totable()
-    local given = x:totable()
-    for i = 1, n do
-      for h = 1, H do
-        for l = 0, dim / 2 - 1 do
-          local angle = index[i] * math.pi / 2056 ^ (2 * l / dim)
-          local a, b = given[i][h][l + 1], given[i][h][dim / 2 + l + 1]
-          assert.near(a * math.cos(angle) - b * math.sin(angle), y[i][h][l + 1], 1e-4)
-          assert.near(a * math.sin(angle) + b * math.cos(angle), y[i][h][dim / 2 + l + 1], 1e-4)
-        end
-        for c = dim + 1, w do assert.equal(given[i][h][c], y[i][h][c]) end
-      end
-    end
-  end)
-
   it("makes the product of a query and a key depend on how far apart they are alone", function()
     local dim, x, y = 16, mf.randn(1, 3, 16, { rng = mf.rng(2) }), mf.randn(1, 3, 16, { rng = mf.rng(3) })
     local function product(i, j) return (rotary.turn(x, dim, int32 { i }) * rotary.turn(y, dim, int32 { j })):sum(3) end

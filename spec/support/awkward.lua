@@ -324,6 +324,14 @@ return function(large)
         { lo = 0.001, hi = 20, bins = 22, feat = 32 })
     end, { normal(1, outputs, k * 54), normal(2, outputs) }, { dtypes = { "float32" } })    -- positions are embedded in float32
   end
+  -- n, heads, width, dim: copied columns, vectors and not, more heads than threads, more columns than a block takes
+  for i, s in ipairs(with({
+    { 0, 3, 6, 4 }, { 1, 1, 2, 2 }, { 257, 1, 2, 2 }, { 31, 3, 9, 6 }, { 33, 8, 64, 32 }, { 3, 300, 8, 8 }, { 2, 1, 700, 600 },
+    { 2, 2, 1100, 8 },
+  }, { { 4099, 8, 256, 128 } })) do
+    local n, heads, width, dim = unpack(s)
+    plain("rotary", function(x, at) return g.rotary(x, at, dim) end, { normal(i, n, heads, width), index(i, 2000, n) })
+  end
 
   -- ---- attention: key biases with masked keys, and a sequence where all are ----
   local precisions = { false, "fp16", "bf16" }

@@ -158,6 +158,8 @@ return function(place)
     return g.neighbour_linear(int32 { { 1, 2 }, { 40, 3 }, { 0, 1 } }, distance, w, b,
       { lo = 0.1, hi = 2, bins = 3, feat = 4 })
   end, { x(5, 2 * (3 + 4)), y(5) }).dtypes = { "float32" }    -- positions are embedded in float32 always, each device's own
+  case("rotary", function(t) return g.rotary(t, int32 { 0, 1, 40, 100000, -3 }, 4) end, { x(5, 2, 7) })
+  case("rotary", function(t) return g.rotary(t, int32 { 7, 8 }, 2, 100) end, { x(2, 3, 2) })
 
   -- Heads 2, c 3, P 2, Pv 3, r 2, dz 2; the gauge hangs on R and t, but what is computed in it does not.
   local function flash_ipa(o)

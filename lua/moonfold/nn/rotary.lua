@@ -17,19 +17,13 @@ function M.check(dim)
   if dim < 2 or dim % 2 == 1 then fail("rotary: %d channels a head, expected an even number of at least 2", dim) end
 end
 
---- Turns the first `dim` columns of each head.
+--- Turns the first `dim` columns of each head (geometry.rotary).
 -- @tparam tensor x (N, H, w), w at least dim
 -- @tparam number dim even
 -- @tparam tensor index int32 (N)
 -- @treturn tensor (N, H, w)
 function M.turn(x, dim, index)
-  local n, half = x:size(1), dim / 2
-  local angles = mf.geometry.index_embedding(index, dim):to(x:dtype()):reshape(n, 1, dim)
-  local sin, cos = angles:narrow(3, 1, half), angles:narrow(3, half + 1, half)
-  local a, b = x:narrow(3, 1, half), x:narrow(3, half + 1, half)
-  local parts = { a * cos - b * sin, a * sin + b * cos }
-  if x:size(3) > dim then parts[3] = x:narrow(3, dim + 1, x:size(3) - dim) end
-  return mf.cat(parts, 3)
+  return mf.geometry.rotary(x, index, dim)
 end
 
 return M
