@@ -30,6 +30,7 @@ local function inputs_of(lengths, rng, width)
 end
 
 local MODES = { "flash_1d_bias", "flash_2d_factorize_bias", "flash_no_bias", "orig_2d_bias", "orig_no_bias" }
+local ROTARY = { "flash_1d_bias", "orig_2d_bias" }
 
 -- The most that a forward and backward pass holds at once.
 local function peak(inputs, checkpoint)
@@ -76,10 +77,11 @@ describe("the flash_ipa network", function()
     assert.has_error(function() mf.models.flash_ipa { node = 16, node_embed_size = 32 } end)
   end)
 
-  for _, mode in ipairs(MODES) do
-    it(("turns with its input and is blind to where it lies (%s)"):format(mode), function()
+  local function holds(mode, rotary)
+    local name = rotary and mode .. ", rotary" or mode
+    it(("turns with its input and is blind to where it lies (%s)"):format(name), function()
       local rng = mf.rng(93)
-      local model = model_of { mode = mode, max_len = 20 }
+      local model = model_of { mode = mode, rotary = rotary, max_len = 20 }
       local a = inputs_of({ 20, 11 }, rng)
       local G = mf.random.rotations(1, { rng = rng }):squeeze(1)
       local shift = mf.tensor { 30, -50, 70 }
@@ -95,8 +97,8 @@ describe("the flash_ipa network", function()
       end)
     end)
 
-    it(("gives each chain of a pack what it gives it alone (%s)"):format(mode), function()
-      local model = model_of { mode = mode, max_len = 9 }
+    it(("gives each chain of a pack what it gives it alone (%s)"):format(name), function()
+      local model = model_of { mode = mode, rotary = rotary, max_len = 9 }
       local a = inputs_of({ 5, 9, 3 }, mf.rng(94))
       local alone = { packing = mf.packing { 9 } }
       for key, value in pairs(a) do if key ~= "packing" then alone[key] = value:narrow(1, 6, 9) end end
@@ -107,10 +109,10 @@ describe("the flash_ipa network", function()
       end)
     end)
 
-    it(("recomputes to the same gradients when checkpointed (%s)"):format(mode), function()
-      local plain = model_of { mode = mode, max_len = 8 }
-      local saved = { model_of { mode = mode, max_len = 8, checkpoint = true } }
-      saved[2] = model_of { mode = mode, max_len = 8, checkpoint = "attention" }
+    it(("recomputes to the same gradients when checkpointed (%s)"):format(name), function()
+      local plain = model_of { mode = mode, rotary = rotary, max_len = 8 }
+      local saved = { model_of { mode = mode, rotary = rotary, max_len = 8, checkpoint = true } }
+      saved[2] = model_of { mode = mode, rotary = rotary, max_len = 8, checkpoint = "attention" }
       local a = inputs_of({ 8, 3 }, mf.rng(95))
       local function gradients(model)
         a.node_embeddings = a.node_embeddings:detach():clone():require_grad()
@@ -132,6 +134,8 @@ describe("the flash_ipa network", function()
       end
     end)
   end
+  for _, mode in ipairs(MODES) do holds(mode, false) end
+  for _, mode in ipairs(ROTARY) do holds(mode, true) end
 
   it("keeps frames that are fixed or masked", function()
     local model = model_of {}

@@ -46,6 +46,23 @@ describe("rotary", function()
     end
   end)
 
+  -- The embedder sees indices too: it is made blind, so that only attention is left to see a gap.
+  it("counts residues as FoldFlow does: a gap in their numbers is one for attention", function()
+    local n = 6
+    local R, t = help.chain(n, mf.rng(9))
+    local function out(rotates, gap)
+      local model = help.stir(mf.models.foldflow { preset = "small", mode = "flash_1d_bias", neighbours = 3, rotary = rotates,
+        rng = mf.rng(10) }, mf.rng(11))
+      for _, entry in ipairs(model:named_parameters()) do
+        if entry[1]:match "^embedding_layer" and entry[2]:ndim() == 2 then entry[2]:detach():zero_() end
+      end
+      local index = int32 { 0, 1, 2, 3 + gap, 4 + gap, 5 + gap }
+      return model { t = mf.tensor { 0.5 }, packing = mf.packing { n }, translations = t * 10, rotations = R, index = index }.node
+    end
+    assert.equal(0, worst(out(false, 0), out(false, 9)))
+    assert.is_true(worst(out(true, 0), out(true, 9)) > 1e-4)
+  end)
+
   it("refuses odd widths", function()
     local ok, message = pcall(nn.ipa, { hidden = 7, rotary = true })
     assert.is_false(ok)
