@@ -3,7 +3,7 @@ local mf = require "moonfold"
 local files = require "moonfold.files"
 
 local NETWORKS = {
-  { "foldflow", 7884574, 48, "ca_ca_valid_two_sided", 0.6 },
+  { "foldflow", 7884574, 48, "ca_ca_valid_two_sided", 0.8 },
   { "rna_frameflow", 8301784, 40, "c4_c4_valid_two_sided", 0.2 },
 }
 
@@ -19,6 +19,19 @@ for _, network in ipairs(NETWORKS) do
       assert.equal(parameters, model:count())
       assert.equal(name, about.model.kind)
       assert.equal(name == "foldflow" and "protein" or "rna", flow.kind)
+    end)
+
+    it("has pairs in every block and knows offsets along the chain", function()
+      local model, _, about = mf.weights.open(path)
+      assert.is_true(about.model.rotary)
+      local transitions = 0
+      for _, entry in ipairs(model:named_parameters()) do
+        if entry[1]:match "edge_transition_%d+%.final_layer%.weight$" then
+          transitions = transitions + 1
+          assert.is_true(entry[2]:detach():abs():max():item() > 1e-3, entry[1])
+        end
+      end
+      assert.equal(about.model.blocks - 1, transitions)
     end)
 
     it("samples a backbone whose neighbours stand as in real chains", function()
