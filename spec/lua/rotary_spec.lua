@@ -1,7 +1,7 @@
 -- Rotary positions: attention knows offsets alone by them, in every layer and layout. What they compute: spec/core/rotary_spec.lua.
 local mf = require "moonfold"
 local nn = mf.nn
-local rotary = require "moonfold.nn.rotary"
+local rotary = nn.rotary
 local help = require "spec.support.nn"
 
 local function worst(a, b) return (a - b):abs():max():item() end

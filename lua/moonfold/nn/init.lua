@@ -6,7 +6,7 @@
 -- @usage local nn = mf.nn
 --        local net = nn.sequential { nn.linear { input = 64, output = 128 }, nn.relu, nn.layer_norm { dim = 128 } }
 local files = {
-  module = "module", tree = "tree", initial = "initial", mask = "mask", lift = "lift", features = "features",
+  module = "module", tree = "tree", initial = "initial", mask = "mask", lift = "lift", features = "features", rotary = "rotary",
   linear = "linear", layer_norm = "layer_norm", embedding = "embedding", dropout = "dropout", sequential = "sequential",
   mlp = "mlp", activations = "activations", lifted_attention = "lifted_attention", ipa = "ipa", dense_ipa = "dense_ipa",
   edge_embedder = "edge_embedder", factorizer = "factorizer", edge_transition = "edge_transition",

@@ -22,6 +22,7 @@ end
 -- @tparam number dim even
 -- @tparam tensor index int32 (N)
 -- @treturn tensor (N, H, w)
+-- @usage local q = nn.rotary.turn(q, 32, packing:position())
 function M.turn(x, dim, index)
   return mf.geometry.rotary(x, index, dim)
 end
