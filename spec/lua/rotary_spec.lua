@@ -4,15 +4,14 @@ local nn = mf.nn
 local rotary = nn.rotary
 local help = require "spec.support.nn"
 
-local function worst(a, b) return (a - b):abs():max():item() end
 local function int32(list) return mf.tensor(list, { dtype = "int32" }) end
 
 describe("rotary", function()
   it("makes the product of a query and a key depend on how far apart they are alone", function()
     local dim, x, y = 16, mf.randn(1, 3, 16, { rng = mf.rng(2) }), mf.randn(1, 3, 16, { rng = mf.rng(3) })
     local function product(i, j) return (rotary.turn(x, dim, int32 { i }) * rotary.turn(y, dim, int32 { j })):sum(3) end
-    assert.is_true(worst(product(3, 5), product(103, 105)) < 1e-4)
-    assert.is_true(worst(product(3, 5), product(3, 6)) > 1e-2)
+    assert.is_true(help.apart(product(3, 5), product(103, 105)) < 1e-4)
+    assert.is_true(help.apart(product(3, 5), product(3, 6)) > 1e-2)
   end)
 
   for _, kind in ipairs { "ipa", "published", "dense_ipa" } do
@@ -30,10 +29,10 @@ describe("rotary", function()
           index = index and int32(index) }
       end
       local plain, turned = out(false), out(true)
-      assert.is_true(worst(plain, turned) > 1e-3)
-      assert.equal(0, worst(turned, out(true, { 0, 1, 2, 3, 4, 5, 6 })))
-      assert.is_true(worst(turned, out(true, { 50, 51, 52, 53, 54, 55, 56 })) < 1e-4)     -- offsets alone
-      assert.is_true(worst(turned, out(true, { 0, 1, 2, 3, 14, 15, 16 })) > 1e-3)         -- a gap is seen
+      assert.is_true(help.apart(plain, turned) > 1e-3)
+      assert.equal(0, help.apart(turned, out(true, { 0, 1, 2, 3, 4, 5, 6 })))
+      assert.is_true(help.apart(turned, out(true, { 50, 51, 52, 53, 54, 55, 56 })) < 1e-4)     -- offsets alone
+      assert.is_true(help.apart(turned, out(true, { 0, 1, 2, 3, 14, 15, 16 })) > 1e-3)         -- a gap is seen
     end)
   end
 
@@ -59,8 +58,8 @@ describe("rotary", function()
       local index = int32 { 0, 1, 2, 3 + gap, 4 + gap, 5 + gap }
       return model { t = mf.tensor { 0.5 }, packing = mf.packing { n }, translations = t * 10, rotations = R, index = index }.node
     end
-    assert.equal(0, worst(out(false, 0), out(false, 9)))
-    assert.is_true(worst(out(true, 0), out(true, 9)) > 1e-4)
+    assert.equal(0, help.apart(out(false, 0), out(false, 9)))
+    assert.is_true(help.apart(out(true, 0), out(true, 9)) > 1e-4)
   end)
 
   it("refuses odd widths", function()
